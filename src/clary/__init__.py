@@ -1,0 +1,1 @@
+"""Clary: SageMaker on your own machines."""

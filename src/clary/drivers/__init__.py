@@ -1,0 +1,1 @@
+"""Where instances run: one module a driver, listed in `drivers/load.py`."""

@@ -1,0 +1,109 @@
+"""Which of Clary's processes run: pid files that cannot be fooled by a pid used again.
+
+A process writes `{"pid": …, "start_time": …}`; the start time (field 22 of /proc/PID/stat, in clock ticks since
+boot) makes the pair unique until the machine restarts. Whoever wants to know whether it still runs, or to end it,
+compares both.
+"""
+
+import os
+import select
+import signal as signals
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    pid: int
+    start_time: int
+
+
+def start_time(pid: int) -> int | None:
+    """When the process began, in ticks since boot; None when there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def current() -> ProcessIdentity:
+    pid = os.getpid()
+    began = start_time(pid)
+    assert began is not None, "a running process has a start time"
+    return ProcessIdentity(pid, began)
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    began = start_time(pid)
+    return None if began is None else ProcessIdentity(pid, began)
+
+
+def record(path: Path, identity: ProcessIdentity | None = None) -> ProcessIdentity:
+    """Writes the pid file of `identity` (this process), whole or not at all."""
+    identity = identity or current()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(identity))
+    temporary.rename(path)
+    return identity
+
+
+def read(path: Path) -> ProcessIdentity | None:
+    """The identity in a pid file; None when there is no such file or it holds no identity."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ProcessIdentity)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def is_alive(identity: ProcessIdentity | None) -> bool:
+    return identity is not None and start_time(identity.pid) == identity.start_time
+
+
+def alive(path: Path) -> ProcessIdentity | None:
+    """The process a pid file names, if it still runs."""
+    identity = read(path)
+    return identity if is_alive(identity) else None
+
+
+def signal(identity: ProcessIdentity | None, number: signals.Signals) -> bool:
+    """Sends a signal to exactly this process; False when it is gone. A pidfd closes the gap between check and kill."""
+    if identity is None:
+        return False
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(identity):
+            return False
+        with suppress(ProcessLookupError):
+            signals.pidfd_send_signal(descriptor, number)
+            return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> list[ProcessIdentity]:
+    """Waits until all have ended, at most `timeout_s`; those that still run."""
+    left = [identity for identity in identities if is_alive(identity)]
+    deadline = time.monotonic() + timeout_s
+    while left and (rest := deadline - time.monotonic()) > 0:
+        try:
+            descriptor = os.pidfd_open(left[0].pid)
+        except ProcessLookupError:
+            left = [identity for identity in left if is_alive(identity)]
+            continue
+        try:
+            select.select([descriptor], [], [], min(rest, 0.5))
+        finally:
+            os.close(descriptor)
+        left = [identity for identity in left if is_alive(identity)]
+    return left

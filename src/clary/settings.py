@@ -1,0 +1,220 @@
+"""The server's settings: one frozen object, from defaults, `clary.toml`, CLARY_* variables and flags, in that order.
+
+Nothing else reads the environment. A setting's variable is its name in capitals behind `CLARY_`
+(`CLARY_PORT`); in `clary.toml` it stands under its own name.
+"""
+
+import dataclasses
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a person may set. Times in seconds, sizes in bytes."""
+
+    data_dir: Path
+    cache_dir: Path  # environments: shared by all data directories of this user
+    host: str = "127.0.0.1"
+    port: int = 8470
+    account: str = "123456789012"
+    region: str = "us-east-1"  # what `clary env` prints; every region is served
+    gateways: int = 2
+    ephemeral: bool = False
+    prewarm: tuple[str, ...] = ("xgboost",)  # frameworks whose environment and zygote `clary up` readies
+
+    max_invocation_bytes: int = 25 << 20
+    max_api_bytes: int = 16 << 20
+    max_object_bytes: int = 5 << 30
+    invocation_timeout_s: float = 60.0
+    startup_timeout_s: float = 240.0  # until the first good ping, unless the variant says otherwise
+    ping_interval_s: float = 5.0
+    ping_timeout_s: float = 2.0
+    stop_grace_s: float = 30.0
+    gateway_ack_timeout_s: float = 2.0
+    telemetry_interval_s: float = 5.0
+    metric_keep_s: float = 900.0
+
+    archive_max_members: int = 100_000
+    archive_max_bytes: int = 64 << 30
+    archive_max_ratio: float = 200.0
+    log_max_bytes: int = 1 << 30
+    zygote_idle_s: float = 900.0
+    zygote_max_idle: int = 4
+    environments_max_bytes: int = 20 << 30
+    log_level: str = "INFO"
+    index_urls: dict[str, str] = field(default_factory=dict)  # framework name → package index
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, pid files and snapshots. Short, because a Unix socket's path holds 107 bytes."""
+        return self.data_dir / "run"
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.data_dir / "keys"
+
+    @property
+    def instances_dir(self) -> Path:
+        return self.data_dir / "instances"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def objects_dir(self) -> Path:
+        return self.data_dir / "objects"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.data_dir / "artifacts"
+
+    @property
+    def server_log_dir(self) -> Path:
+        return self.data_dir / "server"
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.data_dir / 'store.db'}"
+
+    @property
+    def control_socket(self) -> Path:
+        """HTTP from the gateways to control."""
+        return self.run_dir / "control.sock"
+
+    @property
+    def routes_socket(self) -> Path:
+        """The route link: gateways connect, control pushes snapshots."""
+        return self.run_dir / "routes.sock"
+
+    @property
+    def routes_dir(self) -> Path:
+        """The newest routes, one file an endpoint: what a gateway starts from when control is down."""
+        return self.run_dir / "routes"
+
+    @property
+    def host_socket(self) -> Path:
+        return self.run_dir / "host.sock"
+
+    def gateway_socket(self, number: int) -> Path:
+        """A gateway's own door: hands over the listening socket, tells its state."""
+        return self.run_dir / f"gateway-{number}.sock"
+
+
+LONGEST_SOCKET_PATH = 107
+
+
+def dump(settings: Settings) -> str:
+    """The settings as JSON, for `read`: the supervisor hands them to its processes this way."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return json.dumps({name: str(v) if isinstance(v, Path) else v for name, v in values.items()}, indent=1)
+
+
+def read(path: Path) -> Settings:
+    """The settings that `dump` wrote."""
+    values = json.loads(path.read_text())
+    for name in ("data_dir", "cache_dir"):
+        values[name] = Path(values[name])
+    values["prewarm"] = tuple(values["prewarm"])
+    return Settings(**values)
+
+
+def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from all sources. `flags` hold what a command line said, None meaning unsaid."""
+    environ = os.environ if environ is None else environ
+    flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    data_dir = Path(flags.pop("data_dir", None) or environ.get("CLARY_DATA_DIR") or Path.home() / ".clary")
+    data_dir = data_dir.expanduser().resolve()
+    values: dict[str, Any] = {
+        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clary"
+    }
+    hints = get_type_hints(Settings)
+    names = {field.name for field in dataclasses.fields(Settings)} - {"data_dir"}
+    for source, found in (
+        (str(data_dir / "clary.toml"), _read_toml(data_dir / "clary.toml")),
+        (
+            "the environment",
+            {n: environ[f"CLARY_{n.upper()}"] for n in names if f"CLARY_{n.upper()}" in environ},
+        ),
+        ("the command line", flags),
+    ):
+        for name, value in found.items():
+            if name not in names:
+                raise SettingsError(f"{source} sets {name!r}, which is no setting")
+            values[name] = _convert(source, name, hints[name], value)
+    settings = Settings(data_dir=data_dir, **values)
+    _check(settings)
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no valid TOML: {error}") from error
+
+
+def _convert(source: str, name: str, hint: Any, value: Any) -> Any:
+    try:
+        if hint is bool:
+            return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
+        if hint in (int, float, str):
+            return hint(value)
+        if hint is Path:
+            return Path(value).expanduser().resolve()
+        if hint == tuple[str, ...]:
+            return tuple(value.split(",") if isinstance(value, str) else value) if value else ()
+        if hint == dict[str, str]:
+            return (
+                dict(pair.split("=", 1) for pair in value.split(","))
+                if isinstance(value, str)
+                else dict(value)
+            )
+    except (KeyError, TypeError, ValueError):
+        raise SettingsError(f"{source} sets {name} to {value!r}, which is not {_describe(hint)}") from None
+    raise AssertionError(f"setting {name} has a type that cannot be read: {hint}")
+
+
+_BOOLEANS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _describe(hint: Any) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "what it should be")
+
+
+def _check(settings: Settings) -> None:
+    if not (len(settings.account) == 12 and settings.account.isdigit()):
+        raise SettingsError(f"account is {settings.account!r}; an AWS account id has twelve digits")
+    if not 0 <= settings.port <= 65535:
+        raise SettingsError(f"port is {settings.port}; it must lie between 0 and 65535 (0: any free one)")
+    if settings.gateways < 1:
+        raise SettingsError("gateways must be at least 1")
+    longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"
+    if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
+        over = len(os.fsencode(longest)) - LONGEST_SOCKET_PATH
+        raise SettingsError(
+            f"data_dir is {over} bytes too long for the sockets below it: "
+            f"choose a shorter path than {settings.data_dir}"
+        )

@@ -1,0 +1,1 @@
+"""For tests, ours and users': fake clock, fake driver, the wire server in process, strategies from shapes."""

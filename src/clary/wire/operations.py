@@ -1,0 +1,104 @@
+"""How a service says which operations it answers.
+
+A handler is a method marked `@operation("CreateModel")` of an object that holds what it needs (store, clock …);
+`OperationTable.add("sagemaker", Models(store, clock))` enters all marked methods. The wire server looks up,
+parses, validates, calls the handler on a thread of its pool, and serializes what it returns. A fault is raised.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, cast
+
+from clary.domain.principals import Principal
+
+
+class Readable(Protocol):
+    """A request's streaming body, as its handler reads it: on its own thread, blocking.
+
+    Framing is already undone (chunked, aws-chunked). Reading to the end verifies the signed hash, the chunk
+    signatures and the length: a fault is raised instead of the last byte when one is wrong, so a handler
+    commits only after `read` gave b"". `trailers` are known then.
+    """
+
+    @property
+    def trailers(self) -> Mapping[str, str]: ...
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as its handler sees it. `headers` are the request's, names in lower case."""
+
+    service: str
+    operation: str
+    account: str
+    region: str
+    principal: Principal
+    request_id: str
+    received_at: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """A streaming answer that lies in a file: `length` bytes from `offset`."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler returns when the output members alone do not say it: another status, more headers."""
+
+    members: Mapping[str, Any]
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Body = bytes | FileBody | Iterator[bytes]
+"""What a streaming output member may hold."""
+
+Handler = Callable[[Call, Any], Mapping[str, Any] | Answer | None]
+
+_H = TypeVar("_H", bound=Callable[..., Any])
+
+_MARK = "__aws_operation__"
+
+
+def operation(name: str) -> Callable[[_H], _H]:
+    """Marks a method as the handler of one AWS operation."""
+
+    def mark(handler: _H) -> _H:
+        setattr(handler, _MARK, name)
+        return handler
+
+    return mark
+
+
+class OperationTable:
+    """(service, operation) → handler. A service is named as botocore names it: `sagemaker`, `s3`, `logs`."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[str, str], Handler] = {}
+
+    def add(self, service: str, *resources: object) -> None:
+        for resource in resources:
+            for attribute in dir(type(resource)):
+                name = getattr(getattr(type(resource), attribute), _MARK, None)
+                if name is None:
+                    continue
+                if (service, name) in self._handlers:
+                    raise ValueError(f"two handlers for {service}.{name}")
+                self._handlers[service, name] = cast(Handler, getattr(resource, attribute))
+
+    def find(self, service: str, name: str) -> Handler | None:
+        return self._handlers.get((service, name))
+
+    def implemented(self) -> list[tuple[str, str]]:
+        """Every (service, operation) there is, sorted."""
+        return sorted(self._handlers)
