@@ -22,37 +22,37 @@ class SettingsError(Exception):
 class Settings:
     """Everything a person may set. Times in seconds, sizes in bytes."""
 
-    data_dir: Path
-    cache_dir: Path  # environments: shared by all data directories of this user
-    host: str = "127.0.0.1"
-    port: int = 8470
-    account: str = "123456789012"
+    data_dir: Path  # everything this server keeps
+    cache_dir: Path  # runtime environments, shared by all data directories of this user
+    host: str = "127.0.0.1"  # the address to listen on
+    port: int = 8470  # the one port; 0 takes any free one
+    account: str = "123456789012"  # the AWS account id to be
     region: str = "us-east-1"  # what `clary env` prints; every region is served
-    gateways: int = 2
-    ephemeral: bool = False
-    prewarm: tuple[str, ...] = ("xgboost",)  # frameworks whose environment and zygote `clary up` readies
+    gateways: int = 2  # gateway processes
+    ephemeral: bool = False  # temporary data, gone at the end; allows `POST /_clary/reset`
+    prewarm: tuple[str, ...] = ("xgboost",)  # frameworks made ready at the start
 
-    max_invocation_bytes: int = 25 << 20
-    max_api_bytes: int = 16 << 20
-    max_object_bytes: int = 5 << 30
-    invocation_timeout_s: float = 60.0
+    max_invocation_bytes: int = 25 << 20  # a real-time request's body
+    max_api_bytes: int = 16 << 20  # the body of any other request but S3's
+    max_object_bytes: int = 5 << 30  # one PutObject or UploadPart
+    invocation_timeout_s: float = 60.0  # until the container must have answered
     startup_timeout_s: float = 240.0  # until the first good ping, unless the variant says otherwise
-    ping_interval_s: float = 5.0
-    ping_timeout_s: float = 2.0
-    stop_grace_s: float = 30.0
-    gateway_ack_timeout_s: float = 2.0
-    telemetry_interval_s: float = 5.0
-    metric_keep_s: float = 900.0
+    ping_interval_s: float = 5.0  # between pings of a ready instance
+    ping_timeout_s: float = 2.0  # for one ping
+    stop_grace_s: float = 30.0  # between SIGTERM and SIGKILL
+    gateway_ack_timeout_s: float = 2.0  # until a gateway must have taken a route; then it is restarted
+    telemetry_interval_s: float = 5.0  # between two reports of metrics
+    metric_keep_s: float = 900.0  # how long reports wait for a control process that is away
 
-    archive_max_members: int = 100_000
-    archive_max_bytes: int = 64 << 30
-    archive_max_ratio: float = 200.0
-    log_max_bytes: int = 1 << 30
-    zygote_idle_s: float = 900.0
-    zygote_max_idle: int = 4
-    environments_max_bytes: int = 20 << 30
-    log_level: str = "INFO"
-    index_urls: dict[str, str] = field(default_factory=dict)  # framework name → package index
+    archive_max_members: int = 100_000  # files in one model.tar.gz
+    archive_max_bytes: int = 64 << 30  # of one unpacked model.tar.gz
+    archive_max_ratio: float = 200.0  # unpacked to packed, beyond the first 100 MB
+    log_max_bytes: int = 1 << 30  # of one log stream; then a marker and silence
+    zygote_idle_s: float = 900.0  # until an unused zygote ends
+    zygote_max_idle: int = 4  # unused zygotes kept
+    environments_max_bytes: int = 20 << 30  # of all environments; the least recently used go first
+    log_level: str = "INFO"  # of the server's own logs
+    index_urls: dict[str, str] = field(default_factory=dict)  # package index of a framework: `xgboost=URL,…`
 
     @property
     def run_dir(self) -> Path:

@@ -107,3 +107,12 @@ def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> list[P
             os.close(descriptor)
         left = [identity for identity in left if is_alive(identity)]
     return left
+
+
+def memory_bytes(identity: ProcessIdentity) -> int:
+    """The memory this process takes: its share of shared pages included (PSS); 0 when it has gone."""
+    try:
+        lines = Path(f"/proc/{identity.pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

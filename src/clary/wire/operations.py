@@ -5,9 +5,12 @@ A handler is a method marked `@operation("CreateModel")` of an object that holds
 parses, validates, calls the handler on a thread of its pool, and serializes what it returns. A fault is raised.
 """
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, cast
 
 from clary.domain.principals import Principal
@@ -44,11 +47,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """A streaming answer that lies in a file: `length` bytes from `offset`."""
+    """A streaming answer that lies in a file: `length` bytes from `offset`.
+
+    `keep` is whatever holds the file's content in place, such as the descriptor that a /proc/self/fd path leads
+    through: it lives as long as this does, so whoever opens `path` holds this until then.
+    """
 
     path: str
     offset: int
     length: int
+    keep: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,17 @@ def operation(name: str) -> Callable[[_H], _H]:
         return handler
 
     return mark
+
+
+def marked_in(package: ModuleType) -> list[str]:
+    """The operations that the classes of a package's modules answer, sorted; nothing is made for it."""
+    modules = [
+        importlib.import_module(f"{package.__name__}.{found.name}")
+        for found in iter_modules(package.__path__)
+    ]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    marks = {getattr(value, _MARK, None) for cls in classes for value in vars(cls).values()}
+    return sorted(mark for mark in marks if mark is not None)
 
 
 class OperationTable:

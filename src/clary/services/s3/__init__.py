@@ -1,0 +1,21 @@
+"""Amazon S3 over a blob store: each module holds the operations on one thing.
+
+buckets objects copies listing multipart    handlers
+checksums conditions attributes errors      the rules they share, pure
+base                                        what every handler has round it
+"""
+
+from clary.blobs.base import BlobStore
+from clary.services.s3.base import Holdings
+from clary.services.s3.buckets import Buckets
+from clary.services.s3.copies import Copies
+from clary.services.s3.listing import Listing
+from clary.services.s3.multipart import Multipart
+from clary.services.s3.objects import Objects
+
+
+def resources(blobs: BlobStore, *, account: str, max_object_bytes: int) -> tuple[object, ...]:
+    """What holds the handlers of the service `s3`."""
+    holdings = Holdings(blobs, account, max_object_bytes)
+    kinds = (Buckets, Objects, Copies, Listing, Multipart)
+    return tuple(kind(holdings) for kind in kinds)

@@ -1,0 +1,45 @@
+"""SageMaker's control plane: a module for each resource. `resources` makes all of them."""
+
+from collections.abc import Callable, Mapping
+
+from clary.domain.clock import Clock
+from clary.services.sagemaker.containers import Images, ModelData
+from clary.services.sagemaker.endpoint_configs import EndpointConfigs
+from clary.services.sagemaker.endpoints import Endpoints
+from clary.services.sagemaker.models import Models
+from clary.services.sagemaker.tags import Tags
+from clary.store import Store
+
+ACCEPTED_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    "CreateModel": ("VpcConfig", "ImageConfig", "ModelDataSource.S3DataSource.ModelAccessConfig"),
+    "CreateEndpointConfig": (
+        "KmsKeyId",
+        "VpcConfig",
+        "ExecutionRoleArn",
+        "DataCaptureConfig with EnableCapture false",
+        "ProductionVariants.VolumeSizeInGB",
+        "ProductionVariants.InferenceAmiVersion",
+        "ProductionVariants.VariantInstanceProvisionTimeoutInSeconds",
+    ),
+    "CreateEndpoint": ("DeploymentConfig of type ALL_AT_ONCE",),
+    "UpdateEndpoint": ("DeploymentConfig of type ALL_AT_ONCE",),
+}
+"""Operation → members that are kept, and shown where AWS shows them, and change nothing here."""
+
+
+def resources(
+    store: Store,
+    clock: Clock,
+    new_id: Callable[[], str],
+    images: Images,
+    blobs: ModelData,
+    *,
+    startup_timeout_s: float = 240.0,
+) -> tuple[object, ...]:
+    """Everything that answers an operation of `sagemaker`. `new_id` gives 32 hexadecimal digits."""
+    return (
+        Models(store, new_id, images, blobs),
+        EndpointConfigs(store, new_id),
+        Endpoints(store, clock, new_id, startup_timeout_s),
+        Tags(store),
+    )

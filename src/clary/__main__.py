@@ -1,0 +1,7 @@
+"""`python -m clary` is `clary`."""
+
+import sys
+
+from clary.cli import main
+
+sys.exit(main())

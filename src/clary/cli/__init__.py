@@ -1,0 +1,108 @@
+"""The `clary` command.
+
+A command is a module with `run(arguments) -> int`; only the one that is asked for is imported, so that
+`clary --help` and `clary env` are quick. What a person reads goes to stdout, complaints to stderr with exit code 1;
+2 is argparse's own, for a command line that makes no sense.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from clary.settings import SettingsError
+
+COMMANDS = {
+    "up": ("clary.cli.up", "start Clary and keep it running until Ctrl-C"),
+    "down": ("clary.cli.down", "stop everything that runs on a data directory"),
+    "env": ("clary.cli.env", "print the variables that point AWS clients here"),
+    "demo": ("clary.cli.demo", "train, deploy and call a real model with plain boto3"),
+    "status": ("clary.cli.status", "what runs, and what it takes"),
+    "logs": ("clary.cli.logs", "what an endpoint's instances wrote"),
+    "why": ("clary.cli.why", "explain where an endpoint stands, with evidence"),
+    "doctor": ("clary.cli.doctor", "check this machine and say what would help"),
+}
+
+
+class CommandError(Exception):
+    """The command cannot do what was asked; the message says why and what to do next."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    module = importlib.import_module(COMMANDS[arguments.command][0])
+    try:
+        return int(module.run(arguments))
+    except (CommandError, SettingsError) as error:
+        print(f"clary: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output has gone, as with `clary logs … | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clary",
+        description="SageMaker on your own machines.",
+        epilog='First steps: `clary up`; in another terminal `eval "$(clary env --minimal)"`; then any boto3 code.',
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name != "doctor":
+            command.add_argument(
+                "--data-dir", metavar="DIR", help="where everything is kept (default: ~/.clary)"
+            )
+        _OPTIONS.get(name, lambda _: None)(command)
+    return parser
+
+
+def _up_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, help="the one port to listen on (default: 8470; 0: any free one)")
+    parser.add_argument("--account", help="the AWS account id to be (default: 123456789012)")
+    parser.add_argument("--gateways", type=int, help="gateway processes (default: 2)")
+    parser.add_argument(
+        "--ephemeral", action="store_true", default=None,
+        help="for test suites: temporary data, everything gone at the end",
+    )  # fmt: skip
+
+
+def _env_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minimal", action="store_true", help="endpoint, keys and region only")
+
+
+def _logs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an endpoint's name")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on printing as lines arrive")
+
+
+def _why_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an endpoint's name")
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", metavar="FILE", help="a CSV table; its last column is predicted (default: diabetes)"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", default="demo-output", help="where the plot goes (default: demo-output)"
+    )
+
+
+_OPTIONS = {
+    "up": _up_options,
+    "env": _env_options,
+    "logs": _logs_options,
+    "why": _why_options,
+    "demo": _demo_options,
+}
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"clary {version('clary')}"

@@ -1,0 +1,124 @@
+"""`clary doctor`: what this machine offers, what is missing, and what that means for Clary."""
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from clary import settings
+from clary.cli.status import size
+
+ENOUGH_DISK = 5_000_000_000
+ENOUGH_FILES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: `good`, `note` (works, with a limit) or `bad` (Clary does not work like this)."""
+
+    verdict: str
+    subject: str
+    text: str
+
+
+def run(arguments: argparse.Namespace) -> int:
+    findings = [check() for check in CHECKS]
+    for finding in findings:
+        mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[finding.verdict]
+        print(f"{mark}  {finding.subject:<12} {finding.text}")
+    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("good", "Python", version)
+    return Finding("bad", "Python", f"{version}; Clary needs 3.11, 3.12 or 3.13")
+
+
+def _system() -> Finding:
+    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+        return Finding("good", "system", f"Linux {platform.release()}")
+    return Finding("bad", "system", "Clary needs Linux 5.10 or newer (pidfd)")
+
+
+def _sandbox() -> Finding:
+    return Finding(
+        "note",
+        "sandbox",
+        "rung 0: instances are plain processes of this user with limits. This is no security boundary: "
+        "run only models that you trust",
+    )
+
+
+def _namespaces() -> Finding:
+    tool = shutil.which("unshare")
+    if tool is None:
+        return Finding("note", "namespaces", "not tried: there is no `unshare` here")
+    tried = subprocess.run(
+        [tool, "--user", "--map-root-user", "--mount", "--pid", "--fork", "true"], capture_output=True
+    )
+    if tried.returncode == 0:
+        return Finding(
+            "good",
+            "namespaces",
+            "an ordinary user may make them: the stronger sandbox of a later release will work",
+        )
+    return Finding(
+        "note",
+        "namespaces",
+        "the kernel refuses user namespaces; sysctl kernel.unprivileged_userns_clone=1 allows them",
+    )
+
+
+def _uv() -> Finding:
+    try:
+        found = subprocess.run([uv.find_uv_bin(), "--version"], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        return Finding("bad", "uv", f"does not run ({error}); reinstall Clary with its dependencies")
+    return Finding("good", "uv", found.stdout.strip())
+
+
+def _disk() -> Finding:
+    place = settings.load().data_dir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{size(free)} free below {place}"
+    return Finding(
+        "good" if free > ENOUGH_DISK else "note",
+        "disk",
+        text if free > ENOUGH_DISK else f"{text}: little for models",
+    )
+
+
+def _files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard >= ENOUGH_FILES:
+        return Finding("good", "open files", f"{soft}, may be raised to {hard}")
+    return Finding("note", "open files", f"at most {hard}: raise it (ulimit -Hn) for hundreds of endpoints")
+
+
+def _sockets() -> Finding:
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / "probe").touch(mode=0o600)
+    except OSError as error:
+        return Finding(
+            "bad", "temporary", f"no file can be made in {tempfile.gettempdir()}: {error.strerror}"
+        )
+    return Finding("good", "temporary", tempfile.gettempdir())
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _system, _python, _uv, _disk, _sockets, _files, _namespaces, _sandbox,
+)  # fmt: skip

@@ -1,0 +1,87 @@
+"""`clary status`: the processes, the endpoints and the space they take, on one screen."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clary.cli import server
+from clary.links import processes
+from clary.supervisor import process_names
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = server.running(arguments)
+    with server.answered():
+        status = found.client().admin("GET", "/_clary/status")
+    print(f"Clary at {found.url}, data in {found.settings.data_dir}\n")
+    print(table(("process", "pid", "memory"), _processes(found)))
+    print()
+    print(_endpoints(status["Endpoints"]))
+    for name, state in sorted(status["Parts"]["Environments"].items()):
+        print(f"environment {name}: {state}")
+    print(f"space: {_space(found)}; {size(status['Disk']['FreeBytes'])} free")
+    return 0
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain columns, each as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [columns, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _processes(found: server.Running) -> list[tuple[str, str, str]]:
+    rows = []
+    for name in ["supervisor", *process_names(found.settings)]:
+        identity = processes.alive(found.settings.run_dir / f"{name}.pid.json")
+        if identity is None:
+            rows.append((name, "not running", ""))
+        else:
+            rows.append((name, str(identity.pid), size(processes.memory_bytes(identity))))
+    return rows
+
+
+def _space(found: server.Running) -> str:
+    """What each part of the data directory takes."""
+    parts = {path.name: _bytes_below(path) for path in found.settings.data_dir.iterdir()}
+    parts["environments (shared)"] = _bytes_below(found.settings.cache_dir / "environments")
+    large = sorted(((count, name) for name, count in parts.items() if count >= 1000), reverse=True)
+    return ", ".join(f"{name} {size(count)}" for count, name in large) or "nothing yet"
+
+
+def _bytes_below(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            with suppress(FileNotFoundError):  # gone meanwhile
+                total += (Path(directory) / name).lstat().st_blocks * 512
+    return total
+
+
+def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
+    if not endpoints:
+        return "no endpoints"
+    rows = []
+    for endpoint in endpoints:
+        ready = sum(instance["Phase"] == "ready" for instance in endpoint["Instances"])
+        reason = endpoint.get("FailureReason", "")
+        rows.append(
+            (endpoint["Name"], endpoint["Status"], f"{ready}/{endpoint['DesiredInstanceCount']}", reason[:60])
+        )
+    return table(("endpoint", "status", "ready", "reason"), rows)

@@ -1,0 +1,104 @@
+"""`clary up`: the server in the foreground, saying what it did and what to do next."""
+
+import argparse
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from clary import credentials, settings
+from clary.cli import CommandError, server
+from clary.supervisor import AlreadyRuns, CannotStart, Supervisor
+from clary.wire.client import ClientError
+
+READY_WITHIN_S = 120.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wanted = _settings(arguments)
+    leader = Supervisor(wanted, say=lambda line: print(f"  {line}", flush=True))
+    began = time.monotonic()
+    try:
+        adopted = leader.start()
+    except AlreadyRuns as error:
+        raise CommandError(f"{error}. See: clary status; stop it with: clary down") from error
+    except CannotStart as error:
+        if wanted.ephemeral:
+            shutil.rmtree(wanted.data_dir, ignore_errors=True)
+        raise CommandError(str(error)) from error
+    try:
+        _say_hello(leader, adopted, began)
+        leader.run()
+    finally:
+        print("Stopping …", flush=True)
+        leader.stop()
+        kept = "Nothing is kept." if wanted.ephemeral else f"Everything is kept in {wanted.data_dir}."
+        print(f"Stopped. {kept}", flush=True)
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> settings.Settings:
+    flags = {
+        name: getattr(arguments, name) for name in ("data_dir", "port", "account", "gateways", "ephemeral")
+    }
+    if arguments.ephemeral and arguments.data_dir is None:
+        flags["data_dir"] = tempfile.mkdtemp(prefix="clary-")
+    elif (
+        arguments.ephemeral and Path(arguments.data_dir).exists() and any(Path(arguments.data_dir).iterdir())
+    ):
+        raise CommandError(f"--ephemeral deletes its data at the end, and {arguments.data_dir} is not empty")
+    return settings.load(flags)
+
+
+def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
+    found = leader.settings
+    url = f"http://{found.host}:{found.port}"
+    running = server.Running(found, url, credentials.read(found))
+    health = _wait_until_ready(leader, running)
+    if health is None:
+        return
+    kept = "temporary data in" if found.ephemeral else "data in"
+    print(
+        f"Clary {importlib.metadata.version('clary')} at {url} · {kept} {found.data_dir} · account {found.account}"
+    )
+    print(
+        f"  {'found its processes still running' if adopted else 'started'} in {time.monotonic() - began:.1f} s"
+    )
+    for name, state in sorted(health["Parts"]["Environments"].items()):
+        print(f"  environment {name}: {state}")
+    print(
+        "  sandbox rung 0: instances are plain processes with limits, no security boundary; run models you trust"
+    )
+    option = "" if found.data_dir == Path.home() / ".clary" else f" --data-dir {found.data_dir}"
+    print(
+        f'Next, in another terminal:  eval "$({_program()} env --minimal{option})"   then any boto3 or AWS CLI code.'
+    )
+    print("Ctrl-C stops it.", flush=True)
+
+
+def _wait_until_ready(leader: Supervisor, running: server.Running) -> dict[str, Any] | None:
+    """Waits for the first healthy answer through a gateway, and says meanwhile that it waits; None: asked to stop."""
+    deadline, told = time.monotonic() + READY_WITHIN_S, time.monotonic()
+    while not leader.is_stopping:
+        try:
+            return running.client().admin("GET", "/_clary/health")
+        except (OSError, ClientError) as error:
+            if time.monotonic() > deadline:
+                where = running.settings.server_log_dir
+                raise CommandError(
+                    f"the server does not answer ({error}); its logs are in {where}"
+                ) from error
+        if time.monotonic() - told > 2.0:
+            told = time.monotonic()
+            print("  still starting …", flush=True)
+        leader.tend(0.03)
+    return None
+
+
+def _program() -> str:
+    """How this very command was called, so that the next line works as printed."""
+    called = Path(sys.argv[0])
+    return "clary" if called.name != "clary" or shutil.which("clary") == str(called) else str(called)

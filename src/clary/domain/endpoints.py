@@ -1,0 +1,143 @@
+"""Endpoints: what is wanted (spec) and what is in force (state), as the store keeps them.
+
+A fleet is made for one deployment from a frozen copy of the endpoint configuration and its models: deleting or
+replacing those later changes nothing. Weights and counts stand in the fleet too; changing them keeps the fleet's
+id, and with it its processes.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from clary.domain.arns import endpoint_log_group
+from clary.domain.instances import Artifact, Failure, InstanceSpec, LogTarget, instance_id
+from clary.domain.routes import EndpointKey, EndpointRoute, Routing
+
+PRIMARY_CONTAINER = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One production variant: a model, what it runs on, its share of the traffic."""
+
+    name: str
+    model_name: str
+    image: str
+    instance_type: str
+    vcpus: int
+    memory_bytes: int
+    accelerators: int
+    weight: float
+    count: int
+    container: str = PRIMARY_CONTAINER
+    environment: dict[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    execution_role_arn: str = ""
+    network_isolated: bool = False
+    download_timeout_s: float = 3600.0
+    startup_timeout_s: float = 240.0
+    routing: Routing = "RANDOM"
+    shows_routing: bool = False  # whether the configuration named a strategy: Describe echoes it then
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    id: str
+    config_name: str
+    variants: tuple[Variant, ...]
+
+    def variant(self, name: str) -> Variant | None:
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def with_numbers_of(self, other: "Fleet", *, weights: bool = True, counts: bool = True) -> "Fleet":
+        """This fleet with the weights and counts that variants of the same name have in `other`."""
+        return replace(
+            self,
+            variants=tuple(
+                mine
+                if (theirs := other.variant(mine.name)) is None
+                else replace(
+                    mine,
+                    weight=theirs.weight if weights else mine.weight,
+                    count=theirs.count if counts else mine.count,
+                )
+                for mine in self.variants
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """What is wanted. `deployment_started_at` is when this fleet, or these numbers, were asked for."""
+
+    fleet: Fleet
+    deployment_started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a deployment failed. `reason` is the FailureReason; `failure` the evidence it was made from."""
+
+    reason: str
+    variant: str = ""
+    instance_id: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What is in force.
+
+    `fleet` takes the traffic, with its current weights and counts; None before the first deployment succeeded.
+    `route` is the newest route that was, or was about to be, published; only `is_route_acked` says that every
+    gateway has it. It is stored before it is published, so that a generation never means two routes.
+    """
+
+    fleet: Fleet | None = None
+    images: dict[str, str] = field(default_factory=dict)  # variant → what really answers for its image
+    deployed_at: datetime | None = None
+    route: EndpointRoute | None = None
+    route_generation: int = 0
+    is_route_acked: bool = False
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a fleet, and which incarnation of its instance stands there."""
+
+    fleet: str
+    variant: str
+    ordinal: int
+    incarnation: int = 0
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        return (self.fleet, self.variant, self.ordinal)
+
+
+def endpoint_key(account: str, region: str, name: str) -> EndpointKey:
+    return EndpointKey(account, region, name.lower())
+
+
+def instance_spec(key: EndpointKey, name: str, uid: str, slot: Slot, variant: Variant) -> InstanceSpec:
+    """All a driver needs for the instance in one slot."""
+    id_ = instance_id(uid, slot.fleet, slot.variant, slot.ordinal, slot.incarnation)
+    return InstanceSpec(
+        instance_id=id_,
+        role="serve",
+        image=variant.image,
+        log=LogTarget(key.account, key.region, endpoint_log_group(name), f"{variant.name}/{id_}"),
+        group=slot.fleet,
+        rank=slot.ordinal,
+        container=variant.container,
+        environment=dict(variant.environment),
+        artifacts=variant.artifacts,
+        instance_type=variant.instance_type,
+        vcpus=variant.vcpus,
+        memory_bytes=variant.memory_bytes,
+        accelerators=variant.accelerators,
+        network_isolated=variant.network_isolated,
+        execution_role_arn=variant.execution_role_arn,
+        download_timeout_s=variant.download_timeout_s,
+        startup_timeout_s=variant.startup_timeout_s,
+    )

@@ -1,0 +1,99 @@
+"""FailureReason: SageMaker's own sentence first, then the evidence, then what to do next. At most 1,024 characters."""
+
+from clary.domain.endpoints import Problem, Variant
+from clary.domain.instances import Failure, InstanceStatus
+
+LONGEST_REASON = 1024
+
+_CAPACITY = (
+    "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. "
+    "Please retry using a different ML instance type or after some time."
+)
+
+
+def deployment_problem(endpoint_name: str, variant: Variant, status: InstanceStatus) -> Problem:
+    """The problem of a variant whose instance ended, went missing or kept failing."""
+    failure = status.failure or Failure(
+        code="Exited" if status.phase == "exited" else "Missing",
+        reason=f"Its instance is {status.phase}" + (f": {status.detail}" if status.detail else "."),
+    )
+    return Problem(
+        reason=_fit(_aws_sentence(variant, failure), _evidence(failure), failure.log_tail, endpoint_name),
+        variant=variant.name,
+        instance_id=status.instance_id,
+        failure=failure,
+    )
+
+
+def capacity_problem(endpoint_name: str, variant: Variant, available: int) -> Problem:
+    """The problem of a variant that wants more accelerators than there are."""
+    evidence = (
+        f"{variant.instance_type} has {variant.accelerators} GPU(s); "
+        f"this server has {available}: choose an instance type without GPUs."
+    )
+    failure = Failure(code="InsufficientCapacity", reason=evidence)
+    return Problem(_fit(_CAPACITY, evidence, (), endpoint_name), variant.name, failure=failure)
+
+
+def _aws_sentence(variant: Variant, failure: Failure) -> str:
+    uri = variant.artifacts[0].uri if variant.artifacts else ""
+    match failure.code:
+        case "ArtifactMissing" | "ArtifactDenied" | "DownloadTimeout":
+            return (
+                f'Failed to download model data for container "{_container_number(variant)}" from URL: "{uri}". '
+                "Please ensure that there is an object located at the URL and that the role passed to "
+                "CreateModel has permissions to download the object."
+            )
+        case "ArtifactInvalid":
+            return (
+                f'Failed to extract model data archive for container "{_container_number(variant)}" from URL: '
+                f'"{uri}". Please ensure that the object located at the URL is a valid tar.gz archive.'
+            )
+        case "ImageNotSupported":
+            return f"The image '{variant.image}' does not exist."
+        case "EnvironmentFailed" | "DiskFull" | "Missing":
+            return "Request to service failed. If failure persists after retry, contact customer support."
+        case _:
+            return (
+                f"The {variant.container} container for production variant {variant.name} did not pass the "
+                "ping health check. Please check CloudWatch logs for this endpoint."
+            )
+
+
+def _container_number(variant: Variant) -> str:
+    """SageMaker calls an unnamed container `primary` in some sentences and `container_1` in others."""
+    return "container_1" if variant.container == "primary" else variant.container
+
+
+def _evidence(failure: Failure) -> str:
+    parts = [failure.reason.strip()]
+    if failure.exit_code is not None:
+        parts.append(f"Exit code {failure.exit_code}.")
+    if failure.signal is not None:
+        parts.append(f"Signal {failure.signal}.")
+    if failure.memory_peak_bytes is not None and failure.memory_limit_bytes is not None:
+        parts.append(
+            f"Memory peak {_mebibytes(failure.memory_peak_bytes)} of {_mebibytes(failure.memory_limit_bytes)}."
+        )
+    return " ".join(part for part in parts if part)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def _fit(sentence: str, evidence: str, log_tail: tuple[str, ...], endpoint_name: str) -> str:
+    """The command always fits; of the log the last lines that have room; the evidence is cut before the sentence."""
+    command = f"Run: clary why {endpoint_name}"
+    sentence = _cut(sentence, 500)
+    evidence = _cut(evidence, 300)
+    parts = [part for part in (sentence, evidence) if part]
+    room = LONGEST_REASON - sum(len(part) + 1 for part in parts) - len(command) - len("Last log lines: ") - 2
+    tail = "\n".join(line.rstrip() for line in log_tail if line.strip())
+    if tail and room > 40:
+        parts.append("Last log lines: " + (tail if len(tail) <= room else "…" + tail[-(room - 1) :]))
+    return "\n".join([*parts, command])
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

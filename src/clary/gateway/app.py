@@ -1,0 +1,102 @@
+"""A gateway put together: made from settings and a listening socket, runs until it is told to stop."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Coroutine
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from clary.domain.clock import SystemClock
+from clary.gateway.door import Door, State
+from clary.gateway.forward import Forwarding
+from clary.gateway.link import RouteLink
+from clary.gateway.request_ids import request_ids
+from clary.gateway.routes import RouteTable
+from clary.gateway.runtime import Runtime
+from clary.gateway.upstream import Upstream, sweep
+from clary.links import processes
+from clary.settings import Settings
+from clary.telemetry.metrics import Recorder
+from clary.wire.exchange import Exchange
+from clary.wire.faults import http_refusal
+from clary.wire.http import HttpServer
+from clary.wire.sigv4 import KeyRing, Verifier
+
+log = getLogger(__name__)
+
+_SWEEP_S = 0.1
+_BACKLOG = 4096
+_STOP_MARGIN_S = 5.0
+
+
+class Gateway:
+    """One gateway process. Must be made and run on its loop."""
+
+    def __init__(self, settings: Settings, number: int, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        process = processes.current()
+        recorder = Recorder(
+            f"gateway-{number}:{process.pid}:{process.start_time}", SystemClock(), settings.metric_keep_s
+        )
+        verifier = Verifier(KeyRing.load(settings.keys_dir / "credentials.json", settings.account))
+        ids = request_ids()
+        self._settings = settings
+        self._number = number
+        self._process = process
+        self._listening = listening
+        self._loop = loop
+        self._table = RouteTable(recorder, loop)
+        self._link = RouteLink(settings, number, process, self._table, recorder)
+        self._control = Upstream(f"unix:{settings.control_socket}", loop, self._table.connections)
+        self._runtime = Runtime(self._table, verifier, ids, max_body_bytes=settings.max_invocation_bytes)
+        self._forwarding = Forwarding(self._control, verifier, ids, max_body_bytes=settings.max_api_bytes)
+        self._server = HttpServer(self._handle, refusal=http_refusal)
+        self._door = Door(settings.gateway_socket(number), listening, self._state, self.stop)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until `stop`, then finishes what is under way."""
+        # The pid file comes before the routes: from here on control waits for this gateway to apply changes.
+        processes.record(self._settings.run_dir / f"gateway-{self._number}.pid.json")
+        await self._link.start()
+        self._sweep()
+        self._door.open()
+        await self._server.listen(self._listening.dup(), backlog=_BACKLOG)
+        log.info("gateway is ready", extra={"gateway": self._number, "routes": self._table.version})
+        await self._stop.wait()
+        log.info("gateway is stopping", extra={"gateway": self._number})
+        await self._server.close(self._settings.invocation_timeout_s + _STOP_MARGIN_S)
+        self._sweeping.cancel()
+        await self._link.close()
+        await self._door.close()
+        self._table.close()
+        self._control.close()
+
+    def stop(self) -> None:
+        """Takes no new connections and ends when the requests under way have ended."""
+        self._stop.set()
+
+    def _handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        return None if self._runtime.takes(exchange) else self._forwarding.answer(exchange)
+
+    def _sweep(self) -> None:
+        sweep(self._table.connections, self._loop.time())
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _state(self) -> State:
+        return State(
+            number=self._number,
+            pid=self._process.pid,
+            routes_version=self._table.version,
+            outstanding=self._table.outstanding,
+            connections=len(self._server.connections),
+            memory_bytes=_resident_bytes(),
+            is_stopping=self._stop.is_set(),
+        )
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()

@@ -1,0 +1,264 @@
+"""One InvokeEndpoint under way: sent to a target, its answer passed on or turned into SageMaker's error.
+
+All callbacks, no task. A small answer leaves in one write; a large one is passed on as it comes, the container read
+only as fast as the client reads.
+
+Trying again (DESIGN, Retries), only while no byte of an answer has come:
+  - no connection to the target, so it has seen nothing: any other target, whoever's code it runs;
+  - a connection that had been idle ended: once on a new connection to the same target, which had most likely just
+    closed it;
+  - a connection broke: once elsewhere for a built-in handler; user code may have acted already, so that is 503,
+    which AWS clients repeat on their own.
+"""
+
+import asyncio
+from time import perf_counter
+from typing import Protocol
+
+from clary.domain.faults import Fault
+from clary.gateway.answers import failed_model, send_fault, timed_out_model, unavailable, unreadable_model
+from clary.gateway.balance import Chance, choose_target
+from clary.gateway.routes import EndpointPlan, TargetState, VariantPlan
+from clary.gateway.upstream import Broken, Connection, Headers, Waiter
+from clary.wire.exchange import Exchange
+
+_HELD_ANSWER = 256 << 10  # a longer answer is passed on while it comes
+_HELD_ERROR = 16 << 10  # what an error message can use of a container's answer
+
+_CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+
+
+class Surroundings(Protocol):
+    """What an invocation needs of its gateway."""
+
+    loop: asyncio.AbstractEventLoop
+    chance: Chance
+
+    def current(self, endpoint: EndpointPlan) -> EndpointPlan | None:
+        """The plan now in force for the endpoint of an older one."""
+
+
+class Invocation(Waiter):
+    """From the choice of a target to the answer."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_deadline",
+        "_endpoint",
+        "_exchange",
+        "_fields",
+        "_gateway",
+        "_has_failed_over",
+        "_headers",
+        "_is_passing_on",
+        "_parts",
+        "_received",
+        "_request_id",
+        "_sent",
+        "_size",
+        "_status",
+        "_target",
+        "_tried",
+        "_variant",
+    )
+
+    _content_type_name = b"Content-Type"
+
+    def __init__(
+        self,
+        gateway: Surroundings,
+        exchange: Exchange,
+        request_id: str,
+        received: float,
+        endpoint: EndpointPlan,
+        variant: VariantPlan,
+        fields: bytes,
+        body: bytes,
+    ) -> None:
+        """`fields` are the header lines for the container; `received` is when, by `perf_counter`."""
+        self._gateway = gateway
+        self._exchange = exchange
+        self._request_id = request_id
+        self._received = received
+        self._endpoint = endpoint
+        self._variant = variant
+        self._fields = fields
+        self._body = body
+        self._deadline = gateway.loop.time() + endpoint.timeout_s
+        self._target: TargetState
+        self._tried: tuple[TargetState, ...] = ()
+        self._has_failed_over = False
+        self._connection: Connection | None = None
+        self._is_passing_on = False
+        self._headers: Headers
+        self._status = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def begin(self) -> None:
+        variant = self._variant
+        target = choose_target(variant.targets, variant.routing, self._gateway.chance)
+        if target is None:
+            self._count_failure(is_models=False)
+            self._refuse(
+                unavailable(
+                    f"Endpoint {self._endpoint.name} has no healthy instance for variant {variant.name}."
+                )
+            )
+            return
+        self._send(target)
+
+    # What the upstream tells.
+
+    def on_head(self, connection: Connection, status: int, headers: Headers) -> None:
+        self._connection = connection
+        self._status = status
+        self._headers = headers
+
+    def on_body(self, data: bytes) -> None:
+        if self._is_passing_on:
+            self._pass_on(data)
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _HELD_ERROR and not self.is_success:
+            del self._parts[1:]
+        elif self._size > _HELD_ANSWER:
+            self._begin_passing_on()
+
+    def on_complete(self) -> None:
+        if self._is_passing_on:
+            self._exchange.end()
+        elif self.is_success:
+            parts = self._parts
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._exchange.respond(self._status, self._answer_fields(), body)
+        else:
+            self._refuse(
+                failed_model(self._endpoint, self._variant.container, self._status, b"".join(self._parts))
+            )
+        self._finish()
+
+    def on_broken(self, how: Broken) -> None:
+        if self._is_passing_on:
+            self._count_failure(is_models=True)
+            self._exchange.abort()
+            self._target.release()
+        elif how is Broken.TIMEOUT:
+            self._fail(timed_out_model(self._endpoint, self._variant.container))
+        elif how is Broken.CUT or how is Broken.GARBAGE:
+            self._fail(unreadable_model(self._endpoint, self._variant.container))
+        elif how is Broken.STALE and self._target not in self._tried:
+            self._tried += (self._target,)
+            self._target.release()
+            self._send(self._target, fresh=True)
+        else:
+            self._fail_over(how)
+
+    # Inside.
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self._status < 300
+
+    def _send(self, target: TargetState, *, fresh: bool = False) -> None:
+        self._target = target
+        target.outstanding += 1
+        self._sent = perf_counter()
+        request = b"".join((target.request_line, self._fields, self._body))
+        target.upstream.send(request, self, self._deadline, fresh=fresh)
+
+    def _fail_over(self, how: Broken) -> None:
+        """Tries another target where that is harmless, else says that the endpoint is not available."""
+        was_seen = how is not Broken.UNREACHABLE
+        self._target.release()
+        if self._target not in self._tried:
+            self._tried += (self._target,)
+        other = None
+        if not was_seen or (self._variant.retries_elsewhere and not self._has_failed_over):
+            other = self._other_target()
+        if other is None:
+            self._count_failure(is_models=True)
+            self._refuse(
+                unavailable(
+                    f"An instance of endpoint {self._endpoint.name} ended before it answered. Try again."
+                )
+            )
+            return
+        self._has_failed_over |= was_seen
+        self._send(other)
+
+    def _other_target(self) -> TargetState | None:
+        """By the routes of now: the request's own may be out of date, as an instance has just gone."""
+        endpoint = self._gateway.current(self._endpoint)
+        variant = endpoint.variants.get(self._variant.name) if endpoint is not None else None
+        if variant is None:
+            return None
+        return choose_target(variant.targets, variant.routing, self._gateway.chance, self._tried)
+
+    def _begin_passing_on(self) -> None:
+        self._is_passing_on = True
+        self._exchange.on_lost = self._drop
+        self._exchange.on_writable = self._go_on
+        length = next((int(value) for name, value in self._headers if name == b"content-length"), None)
+        self._exchange.start(self._status, self._answer_fields(), length=length)
+        self._pass_on(b"".join(self._parts))
+        self._parts.clear()
+
+    def _pass_on(self, data: bytes) -> None:
+        connection = self._connection
+        assert connection is not None, "a body follows a head"
+        connection.deadline = self._gateway.loop.time() + self._endpoint.timeout_s  # it makes progress
+        if not self._exchange.push(data):
+            connection.pause_reading()
+
+    def _go_on(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def _drop(self) -> None:
+        """The client went in the middle of the answer."""
+        if self._connection is not None:
+            self._connection.abort()
+        self._target.release()
+
+    def _answer_fields(self) -> bytes:
+        """Only what SageMaker passes on, of all that the container said."""
+        fields = b"%bx-amzn-RequestId: %b\r\n" % (self._variant.fields, self._request_id.encode())
+        for name, value in self._headers:
+            if name == b"content-type":
+                fields += b"%b: %b\r\n" % (self._content_type_name, value)
+            elif name == _CUSTOM_ATTRIBUTES:
+                fields += b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % value
+        return fields
+
+    def _finish(self) -> None:
+        """The container has answered: counts and lets go of the target."""
+        now = perf_counter()
+        meter = self._variant.meter
+        meter.invocations += 1
+        if not self.is_success:
+            meter.model_errors += 1
+            if 400 <= self._status < 500:
+                meter.client_errors += 1
+            else:
+                meter.server_errors += 1
+        model_s = now - self._sent
+        meter.model_latency.observe(model_s * 1e6)
+        meter.overhead_latency.observe((now - self._received - model_s) * 1e6)
+        self._target.release()
+
+    def _fail(self, fault: Fault) -> None:
+        self._count_failure(is_models=True)
+        self._target.release()
+        self._refuse(fault)
+
+    def _count_failure(self, *, is_models: bool) -> None:
+        meter = self._variant.meter
+        meter.invocations += 1
+        meter.server_errors += 1
+        meter.model_errors += is_models
+
+    def _refuse(self, fault: Fault) -> None:
+        send_fault(self._exchange, fault, self._request_id)

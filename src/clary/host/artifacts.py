@@ -1,0 +1,257 @@
+"""The data instances need before they start, fetched from the blob store and cached by content.
+
+    <data>/artifacts/<key>/       what an archive unpacked to, or the objects below a prefix; read-only
+    <data>/artifacts/.part-*      under way; thrown away when the host starts
+
+An entry appears by a rename, so a finished one is whole. Instances reach it through a link, not a copy: two
+hundred instances of one model share its pages. Entries made before the machine's last start are dropped, because
+nothing here is flushed to the disk.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from clary.blobs.base import (
+    BlobError,
+    BlobReader,
+    Location,
+    NoSuchBucket,
+    NoSuchKey,
+    ObjectInfo,
+    OutOfSpace,
+    parse_uri,
+)
+from clary.domain.clock import Clock
+from clary.domain.instances import Artifact
+from clary.host import archives
+from clary.host.failures import Refused
+
+POLL_S = 0.05
+UNPACKING_AT_ONCE = 4
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """The instance is no longer wanted."""
+
+
+class Artifacts:
+    """The cache. Thread-safe; the same content is fetched once however many ask for it."""
+
+    def __init__(self, root: Path, blobs: BlobReader, limits: archives.Limits, clock: Clock) -> None:
+        self._root = root
+        self._blobs = blobs
+        self._limits = limits
+        self._clock = clock
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(UNPACKING_AT_ONCE)
+        _forget_what_is_not_whole(root)
+
+    def obtain(self, artifact: Artifact, timeout_s: float, is_cancelled: Callable[[], bool]) -> Path:
+        """Where the content lies: a directory, or for an object a file. Raises `Refused` or `Cancelled`."""
+        location = parse_uri(artifact.uri)
+        if location is None:
+            raise Refused("ArtifactInvalid", f"{artifact.uri} is no s3:// address")
+        try:
+            if artifact.kind == "prefix":
+                return self._prefix(location, artifact, is_cancelled)
+            return self._object(location, artifact, timeout_s, is_cancelled)
+        except (NoSuchBucket, NoSuchKey) as error:
+            raise Refused("ArtifactMissing", f"there is nothing at {artifact.uri}") from error
+        except OutOfSpace as error:
+            raise _disk_full(artifact, str(error)) from error
+        except BlobError as error:
+            raise Refused("ArtifactInvalid", f"{artifact.uri} could not be read: {error}") from error
+        except OSError as error:
+            if error.errno in archives.OUT_OF_SPACE:
+                raise _disk_full(artifact, str(error)) from error
+            raise
+
+    def size_bytes(self) -> int:
+        return sum(path.lstat().st_size for path in self._root.rglob("*"))
+
+    def _object(
+        self, location: Location, artifact: Artifact, timeout_s: float, is_cancelled: Callable[[], bool]
+    ) -> Path:
+        info = self._blobs.head(location.bucket, location.key)
+        key = _key(artifact.kind, [info])
+        with self._once(key, is_cancelled):
+            target = self._root / key
+            if not target.exists():
+                with self._part(key) as part:
+                    if artifact.kind == "archive":
+                        self._unpack(location, artifact, part, timeout_s, is_cancelled)
+                    else:
+                        self._copy(location, part / "object", is_cancelled)
+                    part.rename(target)
+        return target / "object" if artifact.kind == "object" else target
+
+    def _prefix(self, location: Location, artifact: Artifact, is_cancelled: Callable[[], bool]) -> Path:
+        found = list(self._below(location))
+        if not found:
+            raise Refused("ArtifactMissing", f"there is nothing below {artifact.uri}")
+        key = _key(f"prefix {location.key}", found)
+        with self._once(key, is_cancelled):
+            target = self._root / key
+            if not target.exists():
+                with self._part(key) as part:
+                    for info in found:
+                        name = info.key.removeprefix(location.key).lstrip("/")
+                        path = _inside(part, name, artifact)
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        self._copy(Location(info.bucket, info.key), path, is_cancelled)
+                    part.rename(target)
+        return target
+
+    def _below(self, location: Location) -> Iterator[ObjectInfo]:
+        after: str | None = ""
+        while after is not None:
+            page = self._blobs.objects(location.bucket, prefix=location.key, start_after=after)
+            yield from (info for info in page.objects if not info.key.endswith("/"))
+            after = page.next
+
+    def _unpack(
+        self,
+        location: Location,
+        artifact: Artifact,
+        target: Path,
+        timeout_s: float,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        with self._slots, self._blobs.open(location.bucket, location.key) as source:
+            answer = _unpack_in_child(source.path, target, self._limits, timeout_s, self._clock, is_cancelled)
+        if "ok" not in answer:
+            code, message = answer["error"], answer["message"]
+            if code == "DiskFull":
+                raise _disk_full(artifact, message)
+            raise Refused(code, f"{artifact.uri} could not be unpacked: {message}")
+
+    def _copy(self, location: Location, target: Path, is_cancelled: Callable[[], bool]) -> None:
+        with self._blobs.open(location.bucket, location.key) as source, target.open("xb") as file:
+            while data := source.read(1 << 20):
+                file.write(data)
+                if is_cancelled():
+                    raise Cancelled
+
+    @contextmanager
+    def _once(self, key: str, is_cancelled: Callable[[], bool]) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        while not lock.acquire(timeout=POLL_S):
+            if is_cancelled():
+                raise Cancelled
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _part(self, key: str) -> Iterator[Path]:
+        """A directory to fill. Whoever does not rename it away loses it."""
+        part = Path(tempfile.mkdtemp(prefix=f".part-{key[:8]}-", dir=self._root))
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack_in_child(
+    source: str,
+    target: Path,
+    limits: archives.Limits,
+    timeout_s: float,
+    clock: Clock,
+    is_cancelled: Callable[[], bool],
+) -> dict[str, str]:
+    """Runs `archives` as a script. Its memory is limited there and its time here."""
+    arguments = [str(target), str(limits.max_members), str(limits.max_bytes), str(limits.max_ratio)]
+    deadline = clock.monotonic() + timeout_s
+    with (
+        open(source, "rb") as archive,  # noqa: PTH123  a path under /proc, maybe
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", archives.__file__, *arguments],
+            stdin=archive,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"LANG": "C.UTF-8"},
+            cwd="/",
+        ) as child,
+    ):
+        try:
+            while True:
+                try:
+                    output, errors = child.communicate(timeout=POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    if is_cancelled():
+                        raise Cancelled from None
+                    if clock.monotonic() > deadline:
+                        raise Refused(
+                            "DownloadTimeout", f"unpacking took longer than {timeout_s:g} s"
+                        ) from None
+        except BaseException:
+            child.kill()
+            raise
+    return _answer(output, errors, child.returncode)
+
+
+def _answer(output: bytes, errors: bytes, code: int) -> dict[str, str]:
+    try:
+        answer: dict[str, str] = json.loads(output)
+    except ValueError:
+        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
+        return {"error": "ArtifactInvalid", "message": f"the unpacker ended with {code}: {' '.join(last)}"}
+    return answer
+
+
+def _key(kind: str, infos: list[ObjectInfo]) -> str:
+    digest = sha256(kind.encode("utf-8", "surrogateescape"))
+    for info in infos:
+        # The name counts below a prefix only; two archives of the same content are the same archive.
+        name = info.key if kind.startswith("prefix") else ""
+        digest.update(f"\0{name}\0{info.etag}\0{info.size}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:40]
+
+
+def _inside(root: Path, name: str, artifact: Artifact) -> Path:
+    """A key as a path below `root`. Keys are any text; only those that are plain paths can become files."""
+    parts = name.split("/")
+    if (
+        not name
+        or any(part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts)
+        or "\0" in name
+    ):
+        raise Refused("ArtifactInvalid", f"the key {name!r} below {artifact.uri} cannot be a file's name")
+    return root.joinpath(*parts)
+
+
+def _disk_full(artifact: Artifact, message: str) -> Refused:
+    return Refused(
+        "DiskFull",
+        f"there is no room on the disk for {artifact.uri} ({message}): free some space, then try again",
+    )
+
+
+def _forget_what_is_not_whole(root: Path) -> None:
+    """Parts of an earlier host, and everything from before the machine's last start."""
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    boot = BOOT_ID.read_text()
+    note = root / ".boot-id"
+    same_boot = note.exists() and note.read_text() == boot
+    for path in root.iterdir():
+        if path.is_dir() and (path.name.startswith(".part-") or not same_boot):
+            shutil.rmtree(path, ignore_errors=True)
+    note.write_text(boot)

@@ -1,0 +1,223 @@
+"""Virtual environments of the frameworks, built once by uv and shared by all data directories of a user.
+
+An environment is named by what is in it: the hash of its lock, the Python, the platform and this builder. It is
+built where it stays (a virtual environment does not like to move) and counts only when its `.ready` file is there,
+which is written last. A file lock lets one builder at a time work on it, over all hosts; uv inherits the lock, so
+that a uv which outlived its host cannot write into a second build.
+
+    <cache_dir>/environments/<name>-<key>/    the environment, with `.ready`
+    <cache_dir>/environments/<name>-<key>.lock
+
+Only a build needs the network. What does not work out raises `EnvironmentFailed`, and a later call tries again.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from clary.catalog import Manifest
+from clary.host.package_indexes import uv_variables
+
+BUILDER_VERSION = "1"
+LAST_LINES = 12
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+
+
+class EnvironmentFailed(Exception):
+    """An environment could not be built. The message says why in uv's words, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A built environment. `key` names its content; `python` runs in it."""
+
+    name: str
+    key: str
+    python: Path
+
+
+class Environments:
+    """Builds and finds environments. Thread-safe: who asks for one being built waits for it."""
+
+    def __init__(self, root: Path, index_urls: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        self._root = root
+        self._index_urls = index_urls
+        self._environ = environ
+        self._locks: dict[str, threading.Lock] = {}
+        self._building: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def ready(self, manifest: Manifest) -> Environment | None:
+        """The environment when it is built; never builds."""
+        environment = self._describe(manifest)
+        if manifest.environment == "host" or (self._directory(environment) / ".ready").exists():
+            return environment
+        return None
+
+    def obtain(self, manifest: Manifest, progress: Progress) -> Environment:
+        """The environment, built first where need be. May take minutes; `progress` hears how far it is."""
+        if (found := self.ready(manifest)) is not None:
+            return found
+        environment = self._describe(manifest)
+        with self._one_at_a_time(environment.key, progress):
+            if self.ready(manifest) is None:
+                try:
+                    self._build(manifest, environment, progress)
+                    self._failed.pop(environment.key, None)
+                except EnvironmentFailed as error:
+                    self._failed[environment.key] = str(error)
+                    raise
+        return environment
+
+    def progress_of(self, manifest: Manifest) -> str | None:
+        """What the build under way does just now; None when there is none."""
+        return self._building.get(self._describe(manifest).key)
+
+    def failure_of(self, manifest: Manifest) -> str | None:
+        """Why the newest build failed, while no later one succeeded."""
+        return self._failed.get(self._describe(manifest).key)
+
+    def size_bytes(self, manifest: Manifest) -> int:
+        directory = self._directory(self._describe(manifest))
+        if manifest.environment == "host" or not directory.is_dir():
+            return 0
+        return sum(path.lstat().st_size for path in directory.rglob("*"))
+
+    def _describe(self, manifest: Manifest) -> Environment:
+        key = environment_key(manifest)
+        if manifest.environment == "host":
+            return Environment(manifest.name, key, Path(sys.executable))
+        directory = self._root / f"{manifest.name}-{key[:16]}"
+        return Environment(manifest.name, key, directory / "bin" / "python")
+
+    def _directory(self, environment: Environment) -> Path:
+        return environment.python.parent.parent
+
+    @contextmanager
+    def _one_at_a_time(self, key: str, progress: Progress) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        if not lock.acquire(blocking=False):
+            progress("waiting for its environment, which is being built")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _build(self, manifest: Manifest, environment: Environment, progress: Progress) -> None:
+        directory = self._directory(environment)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+
+        def tell(text: str) -> None:
+            self._building[environment.key] = text
+            progress(text)
+
+        try:
+            with (directory.parent / f"{directory.name}.lock").open("w") as lock_file:
+                tell(f"waiting for the lock of the {manifest.name} environment")
+                fcntl.flock(lock_file, fcntl.LOCK_EX)
+                if self.ready(manifest) is None:  # another host may have built it meanwhile
+                    _Build(self._variables(manifest), lock_file.fileno(), tell).run(manifest, directory)
+        except OSError as error:
+            raise EnvironmentFailed(
+                f"the {manifest.name} environment could not be built in {directory.parent}: {error}"
+            ) from error
+        finally:
+            self._building.pop(environment.key, None)
+
+    def _variables(self, manifest: Manifest) -> dict[str, str]:
+        variables = uv_variables(self._environ)
+        if index := self._index_urls.get(manifest.name):
+            variables["UV_DEFAULT_INDEX"] = index
+        return variables
+
+
+class _Build:
+    """One build, by uv, under the lock whose descriptor uv inherits."""
+
+    def __init__(self, variables: Mapping[str, str], lock: int, progress: Progress) -> None:
+        self._variables = variables
+        self._lock = lock
+        self._progress = progress
+
+    def run(self, manifest: Manifest, directory: Path) -> None:
+        log.info("building an environment", extra={"framework": manifest.name, "directory": str(directory)})
+        self._progress(f"building the {manifest.name} environment")
+        shutil.rmtree(directory, ignore_errors=True)  # what is left of a build that was cut off
+        try:
+            self._uv(manifest, "venv", "--no-project", "--python", sys.executable, str(directory))
+            self._uv(
+                manifest,
+                *("pip", "install", "--python", str(directory / "bin" / "python")),
+                *("--compile-bytecode", "--require-hashes", "--requirement"),
+                str(manifest.directory / manifest.lock),
+            )
+            _mark_ready(directory)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        log.info("an environment is ready", extra={"framework": manifest.name, "directory": str(directory)})
+
+    def _uv(self, manifest: Manifest, *arguments: str) -> None:
+        lines: deque[str] = deque(maxlen=LAST_LINES)
+        with subprocess.Popen(
+            [uv.find_uv_bin(), "--no-config", *arguments],
+            env=dict(self._variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=(self._lock,),
+        ) as process:
+            assert process.stdout is not None, "it was asked for"
+            for line in process.stdout:
+                if line := line.strip():
+                    lines.append(line)
+                    self._progress(f"building the {manifest.name} environment: {line[:200]}")
+        if process.returncode != 0:
+            raise EnvironmentFailed(
+                f"uv {' '.join(arguments[:2])} ended with {process.returncode}: {' | '.join(lines)}. "
+                f"Check that the package index can be reached (UV_DEFAULT_INDEX, proxy variables, or the setting "
+                f"index_urls for {manifest.name}) and that the disk has room, then try again"
+            )
+
+
+def environment_key(manifest: Manifest) -> str:
+    """The name of an environment's content: 64 hex digits."""
+    parts = (
+        BUILDER_VERSION,
+        manifest.environment,
+        manifest.lock_text(),
+        sys.implementation.cache_tag,
+        platform.python_version(),
+        sysconfig.get_platform(),
+        platform.libc_ver()[0],
+    )
+    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def _mark_ready(directory: Path) -> None:
+    with (directory / ".ready").open("w") as file:
+        file.write(BUILDER_VERSION)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,99 @@
+"""Why an instance ended, in words a person can act on.
+
+`Refused` is what stops an instance before it runs; the rest of the module makes `Failure`s of what was seen of
+one that ran. The codes are listed with `clary.domain.instances.Failure`.
+"""
+
+import signal as signals
+from collections.abc import Sequence
+
+from clary.domain.instances import Failure, InstanceSpec
+from clary.links.instances import Exit
+
+LINES = 20
+LONGEST_LINE = 500
+
+
+class Refused(Exception):
+    """The instance cannot be started; `code` is one of `Failure`'s."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def refused(spec: InstanceSpec, error: Refused) -> Failure:
+    return Failure(code=error.code, reason=str(error), next_command=_next_command(spec))
+
+
+def ping_timeout(spec: InstanceSpec, answer: str) -> Failure:
+    return Failure(
+        code="PingTimeout",
+        reason=(
+            f"the {spec.container} container did not pass the ping health check within "
+            f"{spec.startup_timeout_s:g} s; the last ping: {answer}"
+        ),
+        next_command=_next_command(spec),
+    )
+
+
+def out_of_memory(spec: InstanceSpec, resident_bytes: int) -> Failure:
+    return Failure(
+        code="OutOfMemory",
+        reason=(
+            f"the {spec.container} container used {_mebibytes(resident_bytes)} of memory and "
+            f"{spec.instance_type} has {_mebibytes(spec.memory_bytes)}; it was ended"
+        ),
+        memory_peak_bytes=resident_bytes,
+        memory_limit_bytes=spec.memory_bytes,
+        next_command=_next_command(spec),
+    )
+
+
+def ended(spec: InstanceSpec, exit: Exit | None, was_ready: bool, probe: str) -> Failure:
+    """An end nobody asked for."""
+    when = "while it was in service" if was_ready else f"before its ping succeeded (the last ping: {probe})"
+    if exit is None:
+        return Failure(
+            code="Killed",
+            reason=f"the {spec.container} container was killed {when}, together with the process that minded it",
+            next_command=_next_command(spec),
+        )
+    code, what = ("Exited", f"exited with code {exit.exit_code}")
+    if exit.signal is not None:
+        code, what = "Killed", f"was ended by {signal_name(exit.signal)}"
+    return Failure(
+        code=code,
+        reason=f"the {spec.container} container {what} {when}",
+        exit_code=exit.exit_code,
+        signal=exit.signal,
+        memory_peak_bytes=exit.max_rss_bytes or None,
+        memory_limit_bytes=spec.memory_bytes,
+        next_command=_next_command(spec),
+    )
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def printable(lines: Sequence[str]) -> tuple[str, ...]:
+    """Log lines for an error message: no control characters, none endless."""
+    return tuple(_printable(line)[:LONGEST_LINE] for line in lines[-LINES:])
+
+
+def _printable(line: str) -> str:
+    return "".join(
+        c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line[: LONGEST_LINE * 2].rstrip()
+    )
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):,.0f} MiB"
+
+
+def _next_command(spec: InstanceSpec) -> str:
+    return f"clary logs {spec.log.group.rsplit('/', 1)[-1]}"

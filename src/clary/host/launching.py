@@ -1,0 +1,189 @@
+"""Brings one instance up, as far as its process: environment, artefacts, fork. One thread an instance.
+
+Each step asks first whether the instance is still wanted, and nothing before the last one leaves anything in the
+instance's directory that a second try would mind: a host that is killed here simply begins again.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from clary.catalog import Catalog, Manifest
+from clary.domain.clock import Clock
+from clary.domain.instances import InstanceSpec
+from clary.host.artifacts import Artifacts, Cancelled
+from clary.host.environments import Environment, EnvironmentFailed, Environments
+from clary.host.failures import Refused
+from clary.host.zygotes import Zygotes
+from clary.links import instances as files
+from clary.links.processes import ProcessIdentity
+from clary.telemetry.logs import LogFiles
+
+CLAIM_TIMEOUT_S = 30.0
+
+_OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
+
+
+class Launcher:
+    """The steps. Stateless between instances, thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        environments: Environments,
+        artifacts: Artifacts,
+        zygotes: Zygotes,
+        logs: LogFiles,
+        clock: Clock,
+        max_payload_bytes: int,
+    ) -> None:
+        self._catalog = catalog
+        self._environments = environments
+        self._artifacts = artifacts
+        self._zygotes = zygotes
+        self._logs = logs
+        self._clock = clock
+        self._max_payload_bytes = max_payload_bytes
+
+    def resolve(self, spec: InstanceSpec) -> Manifest:
+        """The framework for an instance. Raises `Refused`."""
+        manifest = self._catalog.resolve(spec.image)
+        if manifest is None:
+            raise Refused(
+                "ImageNotSupported",
+                f"no runtime answers for the image {spec.image}; there are "
+                f"{', '.join(self._catalog.repositories)}, and an image of one's own needs a container engine",
+            )
+        if spec.role not in manifest.roles:
+            raise Refused("ImageNotSupported", f"{manifest.name} has no runtime for the role {spec.role!r}")
+        for wanted, what in ((spec.command, "a command"), (spec.mounts, "mounts"), (spec.devices, "devices")):
+            if wanted:
+                raise Refused("ImageNotSupported", f"{what} of an instance needs a container engine")
+        return manifest
+
+    def obtain_environment(self, manifest: Manifest, progress: Callable[[str], None]) -> Environment:
+        try:
+            return self._environments.obtain(manifest, progress)
+        except EnvironmentFailed as error:
+            raise Refused("EnvironmentFailed", str(error)) from error
+
+    def place_artifacts(self, spec: InstanceSpec, directory: Path, is_cancelled: Callable[[], bool]) -> None:
+        """Fetches what the instance needs and links it where the instance looks for it."""
+        for artifact in spec.artifacts:
+            content = self._artifacts.obtain(artifact, spec.download_timeout_s, is_cancelled)
+            if is_cancelled():
+                raise Cancelled
+            _link(content, _below(directory, artifact.path))
+
+    def launch(
+        self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
+    ) -> ProcessIdentity:
+        """Has the instance forked and says who minds it. If a minder is there already, that one."""
+        for folder in ("tmp", "opt/ml/model"):
+            (directory / folder).parent.mkdir(parents=True, exist_ok=True)
+            if not (directory / folder).is_symlink():
+                (directory / folder).mkdir(exist_ok=True)
+        files.write(directory, files.LAUNCH, self._describe(spec, directory, environment, manifest))
+        if (minder := files.minder_of(directory)) is not None:
+            return minder
+        log_descriptor = self._logs.open_stream(spec.log)
+        try:
+            self._zygotes.fork(environment, manifest, spec.environment, directory, log_descriptor)
+        finally:
+            os.close(log_descriptor)
+        return self.await_claim(directory)
+
+    def await_claim(self, directory: Path) -> ProcessIdentity:
+        """Whichever minder got the lock writes process.json within moments."""
+        deadline = self._clock.monotonic() + CLAIM_TIMEOUT_S
+        pause = _Pause()
+        while self._clock.monotonic() < deadline:
+            if (minder := files.minder_of(directory)) is not None:
+                return minder
+            pause.take()
+        raise Refused("StartFailed", "the process that minds the instance did not begin")
+
+    def _describe(
+        self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
+    ) -> files.Launch:
+        variables = instance_environment(spec, directory, environment)
+        config: dict[str, object] = {
+            "module": manifest.module,
+            "model_dir": str(directory / "opt/ml/model"),
+            "environment": variables,
+            "listen": f"unix:{directory / files.SOCKET}",
+            "vcpus": spec.vcpus,
+            "memory_bytes": spec.memory_bytes,
+            "max_payload_bytes": self._max_payload_bytes,
+            "container": spec.container,
+        }
+        return files.Launch(entry=manifest.entry, environment=variables, config=config)
+
+
+def instance_environment(spec: InstanceSpec, directory: Path, environment: Environment) -> dict[str, str]:
+    """All an instance finds in its environment: nothing of the server's own, and the user's word last but for
+    the places that must be right.
+    """
+    variables = {
+        "LANG": "C.UTF-8",
+        "AWS_REGION": spec.log.region,
+        "AWS_DEFAULT_REGION": spec.log.region,
+        **rewrite_opt_ml(spec.environment, directory),
+    }
+    binaries = str(environment.python.parent)
+    variables["PATH"] = os.pathsep.join((binaries, variables.get("PATH", os.defpath)))
+    variables.setdefault("HOME", str(directory))
+    variables["TMPDIR"] = str(directory / "tmp")
+    return variables
+
+
+def rewrite_opt_ml(variables: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Without a root of its own an instance finds `/opt/ml` in its directory: values that name it say so."""
+    place = str(directory / "opt/ml")
+    return {name: _OPT_ML.sub(lambda _: place, value) for name, value in variables.items()}
+
+
+def seal(directory: Path, exit: files.Exit) -> bool:
+    """Makes sure that no minder starts here any more; False when one did already."""
+    with (directory / files.LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if files.minder_of(directory) is not None:
+            return False
+        files.write(directory, files.EXIT, exit)
+        return True
+
+
+class _Pause:
+    """Sleeps, a little longer each time."""
+
+    def __init__(self) -> None:
+        self._s = 0.001
+
+    def take(self) -> None:
+        time.sleep(self._s)
+        self._s = min(self._s * 1.5, 0.1)
+
+
+def _below(directory: Path, path: str) -> Path:
+    """Where a container path lies on rung 0."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or parts[:2] != ["opt", "ml"] or len(parts) < 3:
+        raise Refused("ArtifactInvalid", f"data can be placed below /opt/ml only, not at {path}")
+    return directory.joinpath(*parts)
+
+
+def _link(content: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_symlink():
+        place.unlink()
+    elif place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(content)

@@ -1,0 +1,199 @@
+"""The host: puts its parts together, answers its link, and does what has to be done every second.
+
+SIGTERM to a host ends the host and leaves the instances running; `stop_all` on the link ends the instances. A
+host that was killed in any other way is as good.
+"""
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from clary.blobs.base import BlobReader
+from clary.blobs.filesystem import FilesystemBlobs
+from clary.catalog import Catalog, Manifest
+from clary.domain.clock import Clock
+from clary.host import archives, limits
+from clary.host.artifacts import Artifacts
+from clary.host.environments import EnvironmentFailed, Environments
+from clary.host.failures import Refused
+from clary.host.launching import Launcher
+from clary.host.metering import Metering
+from clary.host.supervise import Instances
+from clary.host.watching import MemoryWatch, Pace, PingWatcher
+from clary.host.zygotes import Zygotes
+from clary.links import hosts, processes
+from clary.settings import Settings
+from clary.telemetry.logs import LogFiles, link_operations
+
+TICK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Host:
+    """A running host. `close` leaves its instances running."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        clock: Clock,
+        environ: Mapping[str, str],
+        blobs: BlobReader | None = None,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        me = processes.current()
+        self._logs = LogFiles(settings.logs_dir, clock, settings.log_max_bytes)
+        self._environments = Environments(settings.cache_dir / "environments", settings.index_urls, environ)
+        self._zygotes = Zygotes(clock, settings.zygote_idle_s, settings.zygote_max_idle)
+        self._artifacts = Artifacts(
+            settings.artifacts_dir,
+            blobs or FilesystemBlobs(settings.objects_dir, read_only=True),
+            archives.Limits(
+                settings.archive_max_members, settings.archive_max_bytes, settings.archive_max_ratio
+            ),
+            clock,
+        )
+        launcher = Launcher(
+            catalog=catalog,
+            environments=self._environments,
+            artifacts=self._artifacts,
+            zygotes=self._zygotes,
+            logs=self._logs,
+            clock=clock,
+            max_payload_bytes=settings.max_invocation_bytes,
+        )
+        self._instances = Instances(settings.instances_dir, launcher, self._logs, clock)
+        self._metering = Metering(
+            f"host:{me.pid}:{me.start_time}", settings.data_dir, clock, settings.metric_keep_s
+        )
+        self._memory = MemoryWatch(self._instances)
+        self._watcher = PingWatcher(
+            self._instances, Pace(settings.ping_interval_s, settings.ping_timeout_s), clock
+        )
+        self._instances.open(self._watcher)
+        self._closing = threading.Event()
+        self._ticker = threading.Thread(target=self._tick_on, args=(clock,), name="ticker", daemon=True)
+        self._ticker.start()
+        self._server = hosts.HostServer(settings.host_socket, self._handlers())
+        self._prewarm(settings.prewarm)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.close()
+        self._ticker.join()
+        self._watcher.close()
+        self._zygotes.close()
+
+    def _handlers(self) -> dict[str, hosts.Handler]:
+        instances = self._instances
+        own: dict[str, hosts.Handler] = {
+            "start": hosts.handler(hosts.Start, _refusing(lambda a: instances.start(a.spec))),
+            "inspect": hosts.handler(hosts.Inspect, lambda a: instances.inspect(a.ids)),
+            "stop": hosts.handler(hosts.StopInstances, lambda a: instances.stop(a.ids, a.grace_s)),
+            "remove": hosts.handler(hosts.Remove, _refusing(lambda a: instances.remove(a.ids))),
+            "list": hosts.handler(hosts.ListInstances, lambda a: instances.list()),
+            "wait": hosts.handler(hosts.Wait, lambda a: instances.wait(a.seen, a.timeout_s)),
+            "stop_all": hosts.handler(hosts.StopAll, lambda a: instances.stop_all(a.grace_s)),
+            "prewarm": hosts.handler(hosts.Prewarm, lambda a: self._prewarm(a.frameworks)),
+            "take_metrics": hosts.handler(
+                hosts.TakeMetrics, lambda a: self._metering.take(a.source, a.acked_sequence)
+            ),
+            "status": hosts.handler(hosts.GetStatus, lambda a: self._status()),
+        }
+        return own | {name: _plain(answer) for name, answer in link_operations(self._logs).items()}
+
+    def _status(self) -> hosts.HostStatus:
+        disk = shutil.disk_usage(self._settings.data_dir)
+        return hosts.HostStatus(
+            pid=os.getpid(),
+            environments=tuple(self._environment_status(each) for each in self._catalog.manifests),
+            zygotes=self._zygotes.names(),
+            disk_free_bytes=disk.free,
+            disk_total_bytes=disk.total,
+            artifacts_bytes=self._artifacts.size_bytes(),
+        )
+
+    def _environment_status(self, manifest: Manifest) -> hosts.EnvironmentStatus:
+        if (found := self._environments.ready(manifest)) is not None:
+            size = self._environments.size_bytes(manifest)
+            return hosts.EnvironmentStatus(manifest.name, found.key, "ready", str(found.python), size)
+        progress = self._environments.progress_of(manifest)
+        failed = self._environments.failure_of(manifest)
+        state = "building" if progress else "failed" if failed else "absent"
+        return hosts.EnvironmentStatus(manifest.name, "", state, progress or failed or "")
+
+    def _prewarm(self, frameworks: Iterable[str]) -> None:
+        for name in frameworks:
+            if (manifest := self._catalog.named(name)) is None:
+                log.warning("a framework to prewarm is unknown", extra={"framework": name})
+                continue
+            thread = threading.Thread(
+                target=self._ready_framework, args=(manifest,), name=f"prewarm-{name}", daemon=True
+            )
+            thread.start()
+
+    def _ready_framework(self, manifest: Manifest) -> None:
+        try:
+            environment = self._environments.obtain(manifest, lambda text: None)
+            if manifest.fork_safe and not self._closing.is_set():
+                self._zygotes.warm(environment, manifest)
+        except (EnvironmentFailed, Refused) as error:
+            log.warning(
+                "a framework could not be prewarmed", extra={"framework": manifest.name, "error": str(error)}
+            )
+
+    def _tick_on(self, clock: Clock) -> None:
+        metered_at = clock.monotonic()
+        while not self._closing.wait(TICK_S):
+            now = clock.monotonic()
+            meter = now - metered_at >= self._settings.telemetry_interval_s
+            if meter:
+                metered_at = now
+            try:
+                self._tick(meter)
+            except Exception:
+                log.exception("the host's tick failed")
+
+    def _tick(self, meter: bool) -> None:
+        running = self._instances.running()
+        for instance in running:
+            if instance.minder is None:
+                continue
+            usage = limits.usage(instance.minder.pid)
+            self._memory.check(instance, usage)
+            if meter:
+                self._metering.observe(instance, usage)
+        self._instances.enforce()
+        self._logs.mark()
+        if meter:
+            known = {instance.id for instance in running}
+            self._metering.drain(known.__contains__)
+            self._zygotes.end_idle()
+
+
+def _refusing(function: Callable[[A], R]) -> Callable[[A], R]:
+    """What the host will not do, and a disk that will not, in the link's words."""
+
+    def call(arguments: A) -> R:
+        try:
+            return function(arguments)
+        except Refused as error:
+            raise hosts.HostError(error.code, str(error)) from error
+        except OSError as error:
+            raise hosts.HostError("Storage", f"the host's disk: {error}") from error
+
+    return call
+
+
+def _plain(answer: Callable[[Mapping[str, object]], object]) -> hosts.Handler:
+    return lambda raw: answer(msgspec.json.decode(raw, type=dict[str, object]))

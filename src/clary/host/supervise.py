@@ -1,0 +1,419 @@
+"""Owns the instances of this machine: what control asks for, what is there, and what changed.
+
+Everything that must outlive the host stands in the instances' directories (`clary.links.instances`); the records
+here are read from them when the host starts, so a host may be killed at any moment. Bringing an instance up is
+`launching`'s, a thread each; pings and ends are `watching`'s; this module holds the records and the rules:
+
+  - an id is started once, whatever it has become since, until it is removed;
+  - an instance that is told to end before its process exists is ended at once;
+  - why an instance is ended is written down before it is ended.
+"""
+
+import logging
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from clary.domain.clock import Clock
+from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
+from clary.host import failures, limits
+from clary.host.archives import OUT_OF_SPACE
+from clary.host.artifacts import Cancelled
+from clary.host.failures import Refused
+from clary.host.launching import Launcher, seal
+from clary.links import instances as files
+from clary.links import processes
+from clary.telemetry.logs import LogFiles
+
+FORCE_AFTER_S = 10.0
+"""How long after its grace a minder may take to end its instance before the host does it."""
+
+REMOVE_TIMEOUT_S = 90.0
+ASKED = "it was asked to end"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Instance:
+    """The host's record of one instance. Changed under the lock of `Instances` only."""
+
+    spec: InstanceSpec
+    directory: Path
+    state: files.State
+    detail: str = ""
+    minder: processes.ProcessIdentity | None = None
+    peak_bytes: int = 0
+    end_by: float | None = None  # monotonic: when the minder should have ended it
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def id(self) -> InstanceId:
+        return self.spec.instance_id
+
+    @property
+    def socket(self) -> str:
+        return str(self.directory / files.SOCKET)
+
+    def status(self) -> InstanceStatus:
+        serving = self.state.phase in ("ready", "unhealthy")
+        return InstanceStatus(
+            instance_id=self.id,
+            phase=self.state.phase,
+            detail=self.detail,
+            address=f"unix:{self.socket}" if serving else "",
+            resolved_image=self.state.resolved_image,
+            failure=self.state.failure if self.state.phase == "exited" else None,
+            started_at=self.state.started_at,
+            ready_at=self.state.ready_at,
+        )
+
+
+class Watcher(Protocol):
+    def watch(self, instance: Instance) -> None:
+        """Looks after an instance that has a minder from now on: tells `Instances` what becomes of it."""
+
+
+class Instances:
+    """See above. Thread-safe."""
+
+    def __init__(self, root: Path, launcher: Launcher, logs: LogFiles, clock: Clock) -> None:
+        self._root = root
+        self._launcher = launcher
+        self._logs = logs
+        self._clock = clock
+        self._changed = threading.Condition(threading.RLock())
+        self._records: dict[InstanceId, Instance] = {}
+        self._watcher: Watcher | None = None
+        # From the time, so that the numbers of a host are beyond those of the host before.
+        self._changes = int(clock.now().timestamp() * 1000)
+
+    def open(self, watcher: Watcher) -> None:
+        """Takes up what an earlier host left."""
+        self._watcher = watcher
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in sorted(self._root.iterdir()):
+            spec = files.read_spec(directory)
+            if spec is None or directory.name != spec.instance_id:
+                shutil.rmtree(directory, ignore_errors=True)  # a start or a removal that was cut off
+            else:
+                self._take_up(spec, directory)
+
+    # What control asks for
+
+    def start(self, spec: InstanceSpec) -> str:
+        with self._changed:
+            if spec.instance_id not in self._records:
+                directory = self._root / _checked(spec.instance_id)
+                state = files.State("preparing", started_at=self._now())
+                _make(directory, spec, state)
+                instance = Instance(spec, directory, state)
+                self._records[instance.id] = instance
+                self._note_change()
+                self._bring_up(instance)
+        return spec.instance_id
+
+    def inspect(self, ids: Sequence[InstanceId]) -> list[InstanceStatus]:
+        with self._changed:
+            return [
+                self._records[id].status() if id in self._records else InstanceStatus(id, "missing")
+                for id in ids
+            ]
+
+    def list(self) -> list[InstanceStatus]:
+        with self._changed:
+            return [instance.status() for instance in self._records.values()]
+
+    def wait(self, seen: int, timeout_s: float) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes != seen, timeout_s)
+            return self._changes
+
+    def stop(self, ids: Iterable[InstanceId], grace_s: float) -> None:
+        for instance in self._known(ids):
+            self._stop(instance, grace_s)
+
+    def remove(self, ids: Iterable[InstanceId]) -> None:
+        """Returns when nothing is left of them."""
+        wanted = self._known(ids)
+        for instance in wanted:
+            self._stop(instance, 0)
+        for instance in wanted:
+            if not instance.ended.wait(REMOVE_TIMEOUT_S):
+                raise Refused("StillThere", f"{instance.id} does not end")
+            _erase(instance.directory)
+            with self._changed:
+                if self._records.get(instance.id) is instance:
+                    del self._records[instance.id]
+                    self._note_change()
+
+    def stop_all(self, grace_s: float) -> int:
+        """Ends all there are and waits until they have; how many."""
+        live = [instance for instance in self._all() if not instance.ended.is_set()]
+        for instance in live:
+            self._stop(instance, grace_s)
+        for instance in live:
+            instance.ended.wait(grace_s + FORCE_AFTER_S + REMOVE_TIMEOUT_S)
+        return len(live)
+
+    # What the watchers tell
+
+    def running(self) -> Sequence[Instance]:
+        """Those with a process."""
+        return [i for i in self._all() if i.minder is not None and not i.ended.is_set()]
+
+    def became_ready(self, instance: Instance) -> None:
+        with self._changed:
+            if instance.state.phase in ("starting", "unhealthy"):
+                ready_at = instance.state.ready_at or self._now()
+                self._set(instance, replace(instance.state, phase="ready", ready_at=ready_at), "")
+
+    def became_unhealthy(self, instance: Instance, answer: str) -> None:
+        with self._changed:
+            if instance.state.phase == "ready":
+                detail = f"its ping fails: {answer}"
+                self._set(instance, replace(instance.state, phase="unhealthy"), detail)
+
+    def end_because(self, instance: Instance, failure: Failure) -> None:
+        """Ends an instance at once for a reason of the host's."""
+        with self._changed:
+            if instance.ended.is_set() or instance.state.failure is not None or instance.state.stopping:
+                return
+            self._set(instance, replace(instance.state, failure=failure), instance.detail)
+        self._terminate(instance, 0)
+
+    def enforce(self) -> None:
+        """Ends what its minder should have ended long ago, because the minder itself hangs. Now and then."""
+        now = self._clock.monotonic()
+        for instance in self.running():
+            if instance.end_by is None or now < instance.end_by + FORCE_AFTER_S or instance.minder is None:
+                continue
+            log.warning("a minder had to be killed", extra={"instance": instance.id})
+            for pid in limits.descendants(instance.minder.pid):
+                processes.signal(processes.identify(pid), signal.SIGKILL)
+            processes.signal(instance.minder, signal.SIGKILL)
+
+    def has_ended(self, instance: Instance, probe: str) -> None:
+        """The minder is gone: how the instance ended is in exit.json, or nobody knows."""
+        exit = files.read(instance.directory, files.EXIT, files.Exit)
+        if exit is None and instance.minder is not None:
+            _end_orphans(instance.minder.pid)
+        failure = instance.state.failure
+        if failure is None and not instance.state.stopping and not (exit and exit.asked):
+            was_ready = instance.state.ready_at is not None
+            failure = failures.ended(instance.spec, exit, was_ready, probe)
+        if failure is not None:
+            peak = max(instance.peak_bytes, failure.memory_peak_bytes or 0, exit.max_rss_bytes if exit else 0)
+            failure = replace(
+                failure,
+                log_tail=failures.printable(self._logs.tail(instance.spec.log, failures.LINES)),
+                exit_code=exit.exit_code if exit else None,
+                signal=exit.signal if exit else None,
+                memory_peak_bytes=peak or None,
+                memory_limit_bytes=instance.spec.memory_bytes,
+            )
+        self._finish(instance, failure)
+
+    # Within
+
+    def _bring_up(self, instance: Instance) -> None:
+        name = f"start-{instance.id}"
+        threading.Thread(target=self._run_start, args=(instance,), name=name, daemon=True).start()
+
+    def _run_start(self, instance: Instance) -> None:
+        try:
+            self._start_process(instance)
+        except Cancelled:
+            pass  # `_stop` has written its end already
+        except Refused as error:
+            self._give_up(instance, failures.refused(instance.spec, error))
+        except OSError as error:
+            full = error.errno in OUT_OF_SPACE
+            hint = ": free some space on the disk, then try again" if full else ""
+            refused = Refused(
+                "DiskFull" if full else "StartFailed", f"it could not be started: {error}{hint}"
+            )
+            self._give_up(instance, failures.refused(instance.spec, refused))
+        except Exception as error:
+            log.exception("an instance could not be started", extra={"instance": instance.id})
+            refused = Refused("StartFailed", f"it could not be started: {type(error).__name__}: {error}")
+            self._give_up(instance, failures.refused(instance.spec, refused))
+
+    def _start_process(self, instance: Instance) -> None:
+        spec, directory = instance.spec, instance.directory
+        manifest = self._launcher.resolve(spec)
+        environment = self._launcher.obtain_environment(manifest, lambda text: self._tell(instance, text))
+        image = f"clary/{manifest.name}:{manifest.version}@sha256:{environment.key}"
+        self._advance(instance, "fetching", image)
+        self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
+        self._advance(instance, "starting", image)
+        minder = self._launcher.launch(spec, directory, environment, manifest)
+        self._attend(instance, minder)
+
+    def _attend(self, instance: Instance, minder: processes.ProcessIdentity) -> None:
+        with self._changed:
+            instance.minder = minder
+            cancelled = instance.cancelled.is_set()
+        assert self._watcher is not None, "opened before anything starts"
+        self._watcher.watch(instance)
+        if cancelled:  # told to end while its process was made
+            processes.signal(minder, signal.SIGTERM)
+
+    def _advance(self, instance: Instance, phase: Phase, image: str) -> None:
+        with self._changed:
+            if instance.cancelled.is_set():
+                raise Cancelled
+            self._set(instance, replace(instance.state, phase=phase, resolved_image=image), "")
+
+    def _tell(self, instance: Instance, text: str) -> None:
+        with self._changed:
+            if instance.state.phase == "preparing":
+                instance.detail = text
+                self._note_change()
+
+    def _stop(self, instance: Instance, grace_s: float) -> None:
+        with self._changed:
+            if instance.ended.is_set():
+                return
+            has_process = instance.state.phase not in ("preparing", "fetching")
+            instance.cancelled.set()
+            if not instance.state.stopping:
+                state = replace(instance.state, stopping=True)
+                self._set(instance, replace(state, phase="stopping") if has_process else state, ASKED)
+        if has_process:
+            self._terminate(instance, grace_s)
+        else:
+            self._finish(instance, None)
+
+    def _terminate(self, instance: Instance, grace_s: float) -> None:
+        """Tells the minder. Asking again may shorten the time that is left, never lengthen it."""
+        end_by = self._clock.monotonic() + grace_s
+        with self._changed:
+            if instance.ended.is_set() or (instance.end_by is not None and instance.end_by <= end_by):
+                return
+            instance.end_by = end_by
+            files.write(instance.directory, files.STOP, files.Stop(grace_s))
+        processes.signal(instance.minder, signal.SIGTERM)
+
+    def _give_up(self, instance: Instance, failure: Failure) -> None:
+        tail = failures.printable(self._logs.tail(instance.spec.log, failures.LINES))
+        self._finish(instance, None if instance.state.stopping else replace(failure, log_tail=tail))
+
+    def _finish(self, instance: Instance, failure: Failure | None) -> None:
+        with self._changed:
+            if instance.ended.is_set():
+                return
+            Path(instance.socket).unlink(missing_ok=True)
+            self._logs.finish(instance.spec.log)
+            detail = failure.reason if failure else ASKED
+            self._set(instance, replace(instance.state, phase="exited", failure=failure), detail)
+            instance.ended.set()
+        extra = {"instance": instance.id, "failure": failure.code if failure else "", "reason": detail}
+        log.info("an instance ended", extra=extra)
+
+    def _take_up(self, spec: InstanceSpec, directory: Path) -> None:
+        state = files.read(directory, files.STATE, files.State) or files.State("preparing", self._now())
+        instance = Instance(spec, directory, state)
+        self._records[spec.instance_id] = instance
+        if state.phase == "exited":
+            instance.ended.set()
+            return
+        if state.stopping:
+            instance.cancelled.set()
+        self._logs.watch(spec.log)
+        instance.minder = files.minder_of(directory)
+        if instance.minder is None and not state.stopping:
+            # Begins again. A minder that the host before had forked as its last act is found by its lock.
+            self._bring_up(instance)
+        elif instance.minder is None and seal(directory, files.Exit(self._now(), asked=True)):
+            self._finish(instance, None)
+        else:
+            self._adopt(instance, instance.minder or self._launcher.await_claim(directory))
+
+    def _adopt(self, instance: Instance, minder: processes.ProcessIdentity) -> None:
+        instance.minder = minder
+        if not processes.is_alive(minder):
+            self.has_ended(instance, "unknown, nobody asked")
+            return
+        if instance.state.phase in ("preparing", "fetching"):
+            self._set(instance, replace(instance.state, phase="starting"), "")
+        self._attend(instance, minder)
+        if instance.state.failure is not None:
+            self._terminate(instance, 0)
+        elif instance.state.stopping:
+            stop = files.read(instance.directory, files.STOP, files.Stop)
+            self._terminate(instance, stop.grace_s if stop else 0)
+
+    def _set(self, instance: Instance, state: files.State, detail: str) -> None:
+        instance.state, instance.detail = state, detail
+        try:
+            files.write(instance.directory, files.STATE, state)
+        except FileNotFoundError:
+            log.warning("an instance's directory is gone", extra={"instance": instance.id})
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
+
+    def _known(self, ids: Iterable[InstanceId]) -> Sequence[Instance]:
+        with self._changed:
+            return [self._records[id] for id in ids if id in self._records]
+
+    def _all(self) -> Sequence[Instance]:
+        with self._changed:
+            return [*self._records.values()]
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _make(directory: Path, spec: InstanceSpec, state: files.State) -> None:
+    """The directory with its spec, at once: a half-made one would count for nothing anyway."""
+    new = directory.with_name(f".new-{directory.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(mode=0o700)
+        files.write(new, files.SPEC, spec)
+        files.write(new, files.STATE, state)
+        new.rename(directory)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def _erase(directory: Path) -> None:
+    """The spec first: from then on the rest is rubbish to whoever finds it."""
+    (directory / files.SPEC).unlink(missing_ok=True)
+    shutil.rmtree(directory, onerror=_unless_gone)
+
+
+def _unless_gone(
+    function: object, path: str, error: tuple[type[BaseException], BaseException, object]
+) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
+def _checked(id: InstanceId) -> InstanceId:
+    if not _ID.match(id):
+        raise Refused("BadRequest", f"{id!r} is no instance id")
+    return id
+
+
+_ID = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
+
+
+def _end_orphans(session: int) -> None:
+    """What a killed minder leaves: the kernel ends the instance with it, not what the instance had started."""
+    while pids := limits.members_of_session(session):
+        for pid in pids:
+            processes.signal(processes.identify(pid), signal.SIGKILL)
+        time.sleep(0.005)

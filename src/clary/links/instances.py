@@ -1,0 +1,100 @@
+"""The files in an instance's directory, and who writes each.
+
+`<data>/instances/<instance id>/` is all there is to an instance: whoever reads it knows how the instance stands,
+whichever process died before. Everything is JSON, written beside its place and renamed.
+
+  spec.json      host    the InstanceSpec; without it the directory counts for nothing
+  state.json     host    how far the host has brought it (`State`)
+  launch.json    host    what the minder needs to run it (`Launch`)
+  stop.json      host    that it is to end, and how long it may take (`Stop`)
+  lock           minder  locked while the minder lives: no second one starts beside it
+  process.json   minder  the minder's identity, written before the instance is forked: it never starts twice
+  exit.json      minder  how it ended (`Exit`)
+  http.sock      instance  HTTP/1.1: `GET /ping`, `POST /invocations`
+  opt/ml, tmp    instance  what containers find under `/opt/ml` and `/tmp`
+
+A minder that gets SIGTERM reads stop.json (30 s without it), passes SIGTERM on to the instance's process group,
+kills all that is left after that time, and writes exit.json. It needs no host for that, so whoever wants an
+instance gone while the host is dead signals the identity in process.json.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from clary.domain.instances import Failure, InstanceSpec, Phase
+from clary.links.processes import ProcessIdentity
+
+SPEC = "spec.json"
+STATE = "state.json"
+LAUNCH = "launch.json"
+STOP = "stop.json"
+LOCK = "lock"
+PROCESS = "process.json"
+EXIT = "exit.json"
+SOCKET = "http.sock"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the host must not forget about an instance. `failure` is set before the instance is ended for it."""
+
+    phase: Phase
+    started_at: float
+    ready_at: float | None = None
+    resolved_image: str = ""
+    failure: Failure | None = None
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the minder needs. `entry` is `module:function`, called with `config`; its result is the exit code."""
+
+    entry: str
+    environment: dict[str, str]
+    config: dict[str, object] = field(default_factory=dict)
+    open_files: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the instance ended: an exit code or a signal. `asked`: the minder had been told to end it."""
+
+    ended_at: float
+    exit_code: int | None = None
+    signal: int | None = None
+    max_rss_bytes: int = 0
+    asked: bool = False
+
+
+def read(directory: Path, name: str, kind: type[T]) -> T | None:
+    """The content of one of the files; None when it is not there. Whole files only, so anything else is a bug."""
+    try:
+        return msgspec.json.decode((directory / name).read_bytes(), type=kind)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write(directory: Path, name: str, value: object) -> None:
+    temporary = directory / f".{name}"
+    temporary.write_bytes(msgspec.json.encode(value))
+    temporary.rename(directory / name)
+
+
+def read_spec(directory: Path) -> InstanceSpec | None:
+    return read(directory, SPEC, InstanceSpec)
+
+
+def minder_of(directory: Path) -> ProcessIdentity | None:
+    """Who minds the instance, dead or alive; None when it was never started."""
+    return read(directory, PROCESS, ProcessIdentity)

@@ -1,0 +1,215 @@
+"""Control, put together: `python -m clary.main --settings FILE`, until SIGTERM.
+
+This is the composition root of the process that answers the AWS operations and runs the reconcilers. What every
+part needs is made here and handed in; nothing below reads the environment or makes a clock.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import threading
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from clary import credentials, settings
+from clary.blobs.filesystem import FilesystemBlobs
+from clary.catalog import Catalog
+from clary.domain.clock import Clock, SystemClock
+from clary.domain.instances import LogTarget
+from clary.drivers.base import Driver
+from clary.drivers.local import LocalDriver
+from clary.links import hosts, processes
+from clary.links.hosts import HostClient
+from clary.links.metrics import MetricBatch
+from clary.links.routes import RouteHub, running_gateways
+from clary.reconcilers import reset
+from clary.reconcilers.base import Runner
+from clary.reconcilers.endpoint import EndpointReconciler
+from clary.services import clary as admin
+from clary.services import cloudwatch, iam, logs, s3, sagemaker, sts
+from clary.settings import Settings
+from clary.store import Store
+from clary.telemetry.logs import LogsUnavailable, RemoteLogs
+from clary.telemetry.store import MetricStore
+from clary.wire import validate
+from clary.wire.models import ServiceModels
+from clary.wire.operations import OperationTable, marked_in
+from clary.wire.server import WireServer
+from clary.wire.sessions import KeyRing
+from clary.wire.sigv4 import Verifier
+
+log = logging.getLogger("clary.control")
+
+SERVICES = (admin, cloudwatch, iam, logs, s3, sagemaker, sts)
+RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
+"""Answered by the gateways, without control."""
+
+
+def operation_names() -> list[tuple[str, str]]:
+    """Every (service, operation) this server answers, found without making anything."""
+    names = [
+        (package.__name__.rpartition(".")[2], name) for package in SERVICES for name in marked_in(package)
+    ]
+    return sorted([*names, *(("sagemaker-runtime", name) for name in RUNTIME_OPERATIONS)])
+
+
+class Control:
+    """A running control process. `close` ends it; instances and gateways go on."""
+
+    def __init__(self, found: Settings, clock: Clock) -> None:
+        self._settings = found
+        self._clock = clock
+        self._host = HostClient(found.host_socket)
+        self._store = Store.open(found.store_url, clock)
+        self._blobs = FilesystemBlobs(found.objects_dir, clock)
+        self._metrics = MetricStore(found.data_dir / "metrics.db", clock)
+        self._logs = RemoteLogs(self._host.call_raw)
+        self._driver: Driver = LocalDriver(self._host)
+        self._hub = RouteHub(found, on_metrics=self._ingest)
+        self._endpoints = EndpointReconciler(
+            self._store,
+            self._driver,
+            self._hub,
+            clock,
+            invocation_timeout_s=found.invocation_timeout_s,
+            stop_grace_s=found.stop_grace_s,
+        )
+        self._runner = Runner(self._store, self._driver, clock, [self._endpoints])
+        self._closing = threading.Event()
+
+    def table(self) -> OperationTable:
+        found = self._settings
+        images = Catalog.load()
+        table = OperationTable()
+        table.add(
+            "s3", *s3.resources(self._blobs, account=found.account, max_object_bytes=found.max_object_bytes)
+        )
+        table.add(
+            "sagemaker",
+            *sagemaker.resources(
+                self._store,
+                self._clock,
+                _new_uid,
+                images,
+                self._blobs,
+                startup_timeout_s=found.startup_timeout_s,
+            ),
+        )
+        table.add("sts", *sts.resources())
+        table.add("iam", *iam.resources(_began_at(found)))
+        table.add("logs", *logs.resources(self._logs))
+        table.add("cloudwatch", *cloudwatch.resources(self._metrics, self._clock))
+        table.add(
+            "clary",
+            *admin.resources(
+                self._store, self._clock, found, log_tail=self._log_tail, reset=self._reset, parts=self._parts
+            ),
+        )
+        return table
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        table = self.table()
+        keys = KeyRing.load(credentials.path(self._settings), self._settings.account)
+        wire = WireServer(
+            ServiceModels(table.implemented()),
+            table,
+            validate=validate.validate,
+            keys=Verifier(keys),
+            clock=self._clock,
+            new_request_id=lambda: str(uuid.uuid4()),
+            max_api_bytes=self._settings.max_api_bytes,
+        )
+        self._hub.start()
+        self._runner.start()
+        server = await wire.serve(self._settings.control_socket)
+        threading.Thread(target=self._collect_metrics, name="host-metrics", daemon=True).start()
+        gc.freeze()  # what start-up made stays: it need not be looked at again
+        log.info("control is ready", extra={"socket": str(self._settings.control_socket)})
+        await stop.wait()
+        self._closing.set()
+        await server.close(self._settings.stop_grace_s)
+        wire.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        self._runner.stop()
+        self._hub.close()
+        self._host.close()
+
+    def _collect_metrics(self) -> None:
+        """Fetches what the host measured. Acknowledged only when it is stored; the host keeps it until then."""
+        source, sequence = "", 0
+        while not self._closing.wait(self._settings.telemetry_interval_s):
+            try:
+                for batch in self._host.call(
+                    "take_metrics", hosts.TakeMetrics(source, sequence), list[MetricBatch]
+                ):
+                    self._metrics.ingest(batch)
+                    source, sequence = batch.source, batch.sequence
+            except (hosts.HostError, hosts.HostUnavailable) as error:
+                log.info("the host's metrics could not be had", extra={"error": str(error)})
+            except Exception:  # the store's disk is full, say: the host keeps what was not acknowledged
+                log.exception("the host's metrics were not stored")
+
+    def _ingest(self, batch: MetricBatch) -> None:
+        self._metrics.ingest(batch)
+
+    def _log_tail(self, target: LogTarget, lines: int) -> Sequence[str]:
+        try:
+            page = self._logs.read(target.account, target.region, target.group, target.stream, forward=False)
+        except LogsUnavailable as error:
+            return [f"(the log cannot be read now: {error})"]
+        return [] if page is None else [event.message for event in page.events][-lines:]
+
+    def _reset(self) -> None:
+        """Back to an empty server: instances, routes, resources, objects, metrics and logs."""
+        reset.empty(self._runner, self._store, self._driver, self._hub)
+        self._blobs.clear()
+        self._metrics.clear()
+        self._logs.clear()
+
+    def _parts(self) -> dict[str, object]:
+        """How the other processes are, as far as control can see."""
+        parts: dict[str, object] = {"Gateways": len(running_gateways(self._settings))}
+        try:
+            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, timeout_s=5.0)
+        except (hosts.HostError, hosts.HostUnavailable) as error:
+            return parts | {"Host": f"does not answer: {error}", "Environments": {}}
+        environments = {
+            e.name: e.state if e.state == "ready" else f"{e.state}: {e.detail}" for e in status.environments
+        }
+        return parts | {"Host": "answers", "Environments": environments, "Zygotes": list(status.zygotes)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="clary.main", description="Clary's control process.")
+    parser.add_argument(
+        "--settings", type=Path, required=True, help="the settings file that `clary up` wrote"
+    )
+    found = settings.read(parser.parse_args().settings)
+    logging.basicConfig(level=found.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    processes.record(found.run_dir / "control.pid.json")
+    uvloop.run(Control(found, SystemClock()).run())
+
+
+def _new_uid() -> str:
+    return uuid.uuid4().hex
+
+
+def _began_at(found: Settings) -> datetime:
+    """When this data directory began: the age of its keys."""
+    return datetime.fromtimestamp(credentials.path(found).stat().st_mtime, UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Endpoints: observe, let `domain.rollout` decide, carry the plan out.
+
+The order of the steps is what keeps the promises:
+
+1. The route first. A new one is stored, published and acknowledged by every gateway before anything else: so
+   `InService` is never shown too early, and what is retired below takes no new requests.
+2. The records, in one transaction that the lease guards: status, new instances, what is retired.
+3. Starts: an instance is on record before it runs, so that none is lost and none runs twice.
+4. Retirements: drained, stopped, seen gone, removed, and only then forgotten.
+
+Being killed between any two steps is harmless: the next try reads everything and decides again.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from clary.domain.clock import Clock
+from clary.domain.endpoints import EndpointSpec, EndpointState, endpoint_key, instance_spec
+from clary.domain.instances import InstanceId, InstanceStatus
+from clary.domain.resources import ENDPOINT
+from clary.domain.rollout import InstanceRow, Plan, Seen, decide
+from clary.domain.routes import EndpointKey, EndpointRoute, VariantRoute
+from clary.drivers.base import Driver
+from clary.reconcilers.base import LEASE_S, Routing
+from clary.store import Lease, Resource, Store, Transaction
+
+log = logging.getLogger(__name__)
+
+MOST_STEPS = 10
+DRAIN_S = 0.5
+AGAIN_WHEN_BUSY_S = 0.25
+UNUSED_GRACE_S = 2.0
+"""The stop of an instance of a deployment that failed: it never had a request to finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    resource: Resource
+    spec: EndpointSpec
+    state: EndpointState
+    rows: tuple[InstanceRow, ...]
+    statuses: Mapping[InstanceId, InstanceStatus]
+
+    @property
+    def key(self) -> EndpointKey:
+        return endpoint_key(self.resource.account, self.resource.region, self.resource.name)
+
+
+class EndpointReconciler:
+    kind = ENDPOINT.name
+
+    def __init__(
+        self,
+        store: Store,
+        driver: Driver,
+        routing: Routing,
+        clock: Clock,
+        *,
+        invocation_timeout_s: float = 60.0,
+        stop_grace_s: float = 30.0,
+    ) -> None:
+        self._store = store
+        self._driver = driver
+        self._routing = routing
+        self._clock = clock
+        self._invocation_timeout_s = invocation_timeout_s
+        self._stop_grace_s = stop_grace_s
+
+    def reconcile(self, lease: Lease) -> float | None:
+        """Steps as long as each says that the next can follow at once."""
+        again_s: float | None = 0.0
+        for _ in range(MOST_STEPS):
+            again_s = self._step(lease)
+            if again_s != 0.0:
+                break
+        return again_s
+
+    def _step(self, lease: Lease) -> float | None:
+        loaded = self._load(lease.uid)
+        if loaded is None:
+            return None
+        plan = decide(
+            Seen(
+                name=loaded.resource.name,
+                status=loaded.resource.status,
+                wanted=loaded.spec.fleet,
+                state=loaded.state,
+                rows=loaded.rows,
+                statuses=loaded.statuses,
+                now=self._clock.now(),
+                accelerators=self._driver.abilities.accelerators,
+            )
+        )
+        loaded = self._route(lease, loaded, plan.route)
+        if plan.outcome == "gone":
+            self._forget(lease, loaded)
+            return None
+        loaded = self._record(lease, loaded, plan)
+        self._start(lease, loaded)
+        left_s = self._let_go(lease, loaded)
+        if plan.outcome != "continue":
+            return 0.0
+        return min((s for s in (plan.again_after_s, left_s) if s is not None), default=None)
+
+    def _load(self, uid: str) -> _Loaded | None:
+        with self._store.read() as tx:
+            resource = tx.resources.get(uid)
+            rows = tuple(tx.instances.of(uid))
+        if resource is None:
+            return None
+        statuses = self._driver.inspect([row.id for row in rows]) if rows else {}
+        return _Loaded(
+            resource, resource.spec_as(EndpointSpec), resource.state_as(EndpointState), rows, statuses
+        )
+
+    def _route(self, lease: Lease, loaded: _Loaded, wanted: tuple[VariantRoute, ...] | None) -> _Loaded:
+        """Has every gateway know the route (or that there is none). What is returned is not yet stored."""
+        state = loaded.state
+        if wanted is None:
+            if state.route is None:
+                return loaded
+            self._routing.withdraw(loaded.key)
+            return replace(loaded, state=replace(state, route=None, is_route_acked=False))
+        if state.route is None or state.route.variants != wanted:
+            loaded = self._intend(lease, loaded, wanted)
+        assert loaded.state.route is not None, "an intended route is kept"
+        self._routing.publish(loaded.state.route)
+        return replace(loaded, state=replace(loaded.state, is_route_acked=True))
+
+    def _intend(self, lease: Lease, loaded: _Loaded, wanted: tuple[VariantRoute, ...]) -> _Loaded:
+        """Stores a route before it is published: whatever crashes, a generation means one route for ever."""
+        generation = loaded.state.route_generation + 1
+        route = EndpointRoute(
+            key=loaded.key,
+            name=loaded.resource.name,
+            uid=loaded.resource.uid,
+            generation=generation,
+            variants=wanted,
+            invocation_timeout_s=self._invocation_timeout_s,
+        )
+        state = replace(loaded.state, route=route, route_generation=generation, is_route_acked=False)
+        with self._store.write() as tx:
+            tx.work.hold(lease, LEASE_S)
+            resource = tx.resources.update(loaded.resource, state=state)
+        return replace(loaded, resource=resource, state=state)
+
+    def _forget(self, lease: Lease, loaded: _Loaded) -> None:
+        with self._store.write() as tx:
+            tx.work.hold(lease, LEASE_S)
+            tx.resources.delete(loaded.resource.uid)
+        log.info("endpoint deleted", extra={"endpoint": loaded.resource.arn})
+
+    def _record(self, lease: Lease, loaded: _Loaded, plan: Plan) -> _Loaded:
+        status, spec, state = _outcome(loaded, plan, self._clock)
+        changes_resource = (status, spec, state) != (
+            loaded.resource.status,
+            loaded.spec,
+            loaded.resource.state_as(EndpointState),
+        )
+        seen = [(row, new) for row in loaded.rows if (new := _status(loaded, row)).phase != row.phase]
+        if not (changes_resource or seen or plan.create or plan.retire):
+            return loaded
+        resource = loaded.resource
+        with self._store.write() as tx:
+            tx.work.hold(lease, LEASE_S)
+            if changes_resource:
+                resource = tx.resources.update(
+                    resource,
+                    status=status if status != resource.status else None,
+                    spec=spec if spec != loaded.spec else None,
+                    state=state,
+                )
+            for row, new in seen:
+                tx.instances.set_phase(row.id, new.phase)
+                tx.events.add(resource.uid, f"instance {new.phase}", **_instance_detail(row, new))
+            self._insert(tx, loaded, plan)
+            tx.instances.retire(plan.retire)
+            _tell(tx, loaded, plan)
+            rows = tuple(tx.instances.of(resource.uid))
+        return replace(loaded, resource=resource, spec=spec, state=state, rows=rows)
+
+    def _insert(self, tx: Transaction, loaded: _Loaded, plan: Plan) -> None:
+        for new in plan.create:
+            resource = loaded.resource
+            spec = instance_spec(loaded.key, resource.name, resource.uid, new.slot, new.variant)
+            start_at = self._clock.now() + timedelta(seconds=new.delay_s)
+            tx.instances.insert(resource.uid, new.slot, new.failures, start_at, spec)
+            tx.events.add(
+                resource.uid,
+                "instance wanted",
+                variant=new.slot.variant,
+                instance=spec.instance_id,
+                incarnation=new.slot.incarnation,
+                delay_s=new.delay_s,
+            )
+
+    def _start(self, lease: Lease, loaded: _Loaded) -> None:
+        now = self._clock.now()
+        for row in loaded.rows:
+            if not row.is_wanted or row.is_started or row.start_at > now:
+                continue
+            with self._store.read() as tx:
+                spec = tx.instances.spec(row.id)
+            assert spec is not None, "an instance on record has a spec"
+            handle = self._driver.start(spec)
+            with self._store.write() as tx:
+                tx.work.hold(lease, LEASE_S)
+                tx.instances.set_handle(row.id, handle)
+            log.info("instance started", extra={"endpoint": loaded.resource.arn, "instance": row.id})
+
+    def _let_go(self, lease: Lease, loaded: _Loaded) -> float | None:
+        """Moves what is retired one step on; when to look again, 0.0 when everything retired is gone."""
+        leaving = [row for row in loaded.rows if not row.is_wanted]
+        if not leaving:
+            return None
+        ended = [row.id for row in leaving if not _status(loaded, row).is_live]
+        running = [row for row in leaving if _status(loaded, row).is_live]
+        if ended:
+            self._driver.remove(ended)
+            with self._store.write() as tx:
+                tx.work.hold(lease, LEASE_S)
+                tx.instances.delete(ended)
+        if not running:
+            return 0.0
+        to_stop = [row for row in running if _status(loaded, row).phase != "stopping"]
+        busy = self._busy(to_stop)
+        if idle := [row.id for row in to_stop if row.id not in busy]:
+            never_served = loaded.state.fleet is None
+            self._driver.stop(idle, UNUSED_GRACE_S if never_served else self._stop_grace_s)
+        return AGAIN_WHEN_BUSY_S if busy else None
+
+    def _busy(self, rows: list[InstanceRow]) -> set[InstanceId]:
+        """Those with requests under way, unless they had the time that any request may take."""
+        if not rows:
+            return set()
+        limit = self._clock.now() - timedelta(seconds=self._invocation_timeout_s)
+        overdue = {row.id for row in rows if row.gone_at is not None and row.gone_at <= limit}
+        asked = [row.id for row in rows if row.id not in overdue]
+        return self._routing.drain(asked, DRAIN_S) if asked else set()
+
+
+def _outcome(loaded: _Loaded, plan: Plan, clock: Clock) -> tuple[str, EndpointSpec, EndpointState]:
+    """Status, spec and state after the plan."""
+    status, spec, state = loaded.resource.status, loaded.spec, loaded.state
+    match plan.outcome:
+        case "promote":
+            state = replace(
+                state,
+                fleet=spec.fleet,
+                images=dict(plan.images or {}),
+                deployed_at=clock.now(),
+                problem=None,
+            )
+            return "InService", spec, state
+        case "fail":
+            return status, spec, replace(state, problem=plan.problem)
+        case "failed":
+            return "Failed", spec, state
+        case "roll-back":
+            assert state.fleet is not None, "only what is in force can be rolled back to"
+            return "InService", replace(spec, fleet=state.fleet), replace(state, problem=plan.problem)
+        case _:
+            return status, spec, state
+
+
+_STEPS = {
+    "promote": "in service",
+    "fail": "deployment failed",
+    "failed": "failed",
+    "roll-back": "rolled back",
+}
+
+
+def _tell(tx: Transaction, loaded: _Loaded, plan: Plan) -> None:
+    step = _STEPS.get(plan.outcome)
+    if step is None:
+        return
+    detail = {"reason": plan.problem.reason, "variant": plan.problem.variant} if plan.problem else {}
+    tx.events.add(loaded.resource.uid, step, config=loaded.spec.fleet.config_name, **detail)
+    log.info("endpoint moved on", extra={"endpoint": loaded.resource.arn, "step": step})
+
+
+def _status(loaded: _Loaded, row: InstanceRow) -> InstanceStatus:
+    return loaded.statuses.get(row.id) or InstanceStatus(row.id, "missing")
+
+
+def _instance_detail(row: InstanceRow, status: InstanceStatus) -> dict[str, object]:
+    detail: dict[str, object] = {"variant": row.slot.variant, "instance": row.id}
+    if status.detail:
+        detail["detail"] = status.detail
+    if status.failure is not None:
+        detail |= {
+            "code": status.failure.code,
+            "reason": status.failure.reason,
+            "log_tail": list(status.failure.log_tail[-10:]),
+        }
+    return detail

@@ -1,0 +1,102 @@
+"""What a framework promises to the model server: `load` makes a `Model`, and a model predicts batches.
+
+A framework is a module with one function of the type `Load`. The server knows nothing of content types or of
+arrays; a model knows nothing of connections. Both sides of a request are plain values.
+
+Errors:
+
+    InvocationError       one request cannot be answered; becomes its HTTP status and text
+    ├── BadRequest            400  understood, but this model cannot evaluate it
+    ├── NotAcceptable         406  no answer in the form that `Accept` asks for
+    ├── UnsupportedMediaType  415  the body cannot be read as what it says it is
+    ├── HandlerFailed         500
+    └── Overloaded            503  too much is waiting already
+    LoadError             the model cannot serve; the text is for the person who made it
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationHead:
+    """What the headers of a request say. Shared by all requests that came with the same headers."""
+
+    content_type: str | None
+    accept: str | None
+    custom_attributes: str
+    headers: tuple[tuple[str, str], ...]  # all of them, names in lower case
+
+
+class InvocationRequest(NamedTuple):
+    """A tuple because one is made per request, on the hot path."""
+
+    head: InvocationHead
+    body: bytes
+
+
+class InvocationResponse(NamedTuple):
+    status: int
+    content_type: str
+    body: bytes
+    custom_attributes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server enforces for a model, and tells batch jobs at `/execution-parameters`."""
+
+    max_payload_bytes: int
+    batch_strategy: str = "MULTI_RECORD"
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def predict(self, batch: Sequence[InvocationRequest]) -> list[InvocationResponse]:
+        """One response for each request, in their order; a bad request spoils no other's answer.
+
+        Called from several threads at once. May raise: then the server tries the requests one by one, and
+        answers 500 to those that fail alone too.
+        """
+
+
+class Load(Protocol):
+    def __call__(self, model_dir: Path, environment: Mapping[str, str], vcpus: int) -> Model:
+        """Reads the artefacts of `model_dir`. Raises `LoadError` with words that say what to do."""
+
+
+class LoadError(Exception):
+    """The artefacts or the environment do not make a model that can serve."""
+
+
+class InvocationError(Exception):
+    status = 500
+
+    def response(self) -> InvocationResponse:
+        return InvocationResponse(self.status, "text/html; charset=utf-8", str(self).encode())
+
+
+class BadRequest(InvocationError):
+    status = 400
+
+
+class NotAcceptable(InvocationError):
+    status = 406
+
+
+class UnsupportedMediaType(InvocationError):
+    status = 415
+
+
+class HandlerFailed(InvocationError):
+    status = 500
+
+
+class Overloaded(InvocationError):
+    status = 503

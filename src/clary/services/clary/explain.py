@@ -1,0 +1,101 @@
+"""Explain: why something is as it is. The time line, the evidence of a failure, the log, what to do next."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from clary.domain.arns import endpoint_log_group
+from clary.domain.endpoints import EndpointSpec, EndpointState, Problem
+from clary.domain.faults import validation
+from clary.domain.instances import InstanceId, LogTarget
+from clary.domain.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Kind
+from clary.domain.rollout import InstanceRow
+from clary.store import Resource, Store
+from clary.wire.operations import Call, operation
+
+TAIL_LINES = 20
+
+
+class Explain:
+    def __init__(self, store: Store, log_tail: Callable[[LogTarget, int], Sequence[str]]) -> None:
+        self._store = store
+        self._log_tail = log_tail
+
+    @operation("Explain")
+    def explain(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
+        kind, resource, rows = self._find(call, str(params.get("Name", "")))
+        with self._store.read() as tx:
+            events = tx.events.of(resource.uid)
+        answer: dict[str, Any] = {
+            "Name": resource.name,
+            "Kind": kind.name,
+            "Arn": resource.arn,
+            "Status": resource.status,
+            "CreatedAt": resource.created_at.isoformat(),
+            "ModifiedAt": resource.modified_at.isoformat(),
+            "Events": [
+                {"At": event.at.isoformat(), "Step": event.step, "Detail": event.detail} for event in events
+            ],
+        }
+        if kind is ENDPOINT:
+            answer |= self._endpoint(resource, rows)
+        return answer
+
+    def _find(self, call: Call, name: str) -> tuple[Kind, Resource, list[InstanceRow]]:
+        with self._store.read() as tx:
+            for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL):
+                found = tx.resources.find(call.account, call.region, kind.name, name)
+                if found is not None:
+                    return kind, found, tx.instances.of(found.uid)
+        raise validation(
+            f'Could not find an endpoint, endpoint configuration or model named "{name}" in {call.region}.'
+        )
+
+    def _endpoint(self, endpoint: Resource, rows: list[InstanceRow]) -> dict[str, Any]:
+        spec, state = endpoint.spec_as(EndpointSpec), endpoint.state_as(EndpointState)
+        group = endpoint_log_group(endpoint.name)
+        answer: dict[str, Any] = {
+            "Config": (state.fleet or spec.fleet).config_name,
+            "LogGroup": group,
+            "Instances": [
+                {
+                    "Id": row.id,
+                    "Variant": row.slot.variant,
+                    "Incarnation": row.slot.incarnation,
+                    "Phase": row.phase,
+                    "Wanted": row.is_wanted,
+                }
+                for row in rows
+            ],
+            "Next": _next_commands(endpoint, state.problem),
+        }
+        if state.problem is not None:
+            answer["FailureReason"] = state.problem.reason
+            if state.problem.failure is not None:
+                answer["Failure"] = asdict(state.problem.failure)
+        if stream := _stream(state.problem, rows):
+            target = LogTarget(endpoint.account, endpoint.region, group, stream)
+            answer["LogStream"] = stream
+            answer["LogTail"] = list(self._log_tail(target, TAIL_LINES))
+        return answer
+
+
+def _stream(problem: Problem | None, rows: list[InstanceRow]) -> str:
+    """The log worth reading: of the instance that failed, else of the newest one."""
+    if problem is not None and problem.instance_id:
+        return _stream_name(problem.variant, InstanceId(problem.instance_id))
+    newest = max(rows, key=lambda row: row.slot.incarnation, default=None)
+    return "" if newest is None else _stream_name(newest.slot.variant, newest.id)
+
+
+def _stream_name(variant: str, id_: InstanceId) -> str:
+    return f"{variant}/{id_}"
+
+
+def _next_commands(endpoint: Resource, problem: Problem | None) -> list[str]:
+    commands = [f"clary logs {endpoint.name}"]
+    if problem is not None and problem.failure is not None and problem.failure.next_command:
+        commands.insert(0, problem.failure.next_command)
+    if endpoint.status == "Failed":
+        commands.append(f"aws sagemaker delete-endpoint --endpoint-name {endpoint.name}")
+    return commands

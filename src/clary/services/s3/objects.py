@@ -1,0 +1,128 @@
+"""Objects one by one: put, get, head, delete."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clary.blobs.base import ObjectInfo
+from clary.domain.faults import Fault
+from clary.services.s3.attributes import attributes_of, describe, encryption, quoted
+from clary.services.s3.base import S3Resource, check_key, s3_operation
+from clary.services.s3.bodies import check_size, receive
+from clary.services.s3.checksums import BodyDigests, promise_of
+from clary.services.s3.conditions import Span, check_read, http_date, select, write_condition
+from clary.services.s3.errors import invalid_request, malformed_xml, not_implemented
+from clary.wire.operations import Answer, Call, FileBody
+from clary.wire.shapes import s3 as shapes
+
+_MOST_DELETED = 1000
+_OVERRIDES = {
+    "ResponseCacheControl": "CacheControl",
+    "ResponseContentDisposition": "ContentDisposition",
+    "ResponseContentEncoding": "ContentEncoding",
+    "ResponseContentLanguage": "ContentLanguage",
+    "ResponseContentType": "ContentType",
+}
+
+
+class Objects(S3Resource):
+    @s3_operation("PutObject")
+    def put_object(self, call: Call, params: shapes.PutObjectRequest) -> Mapping[str, Any]:
+        bucket, limit = params["Bucket"], self._holdings.max_object_bytes
+        self._blobs.bucket(bucket)
+        check_size(params.get("ContentLength"), call.headers, limit)
+        condition = write_condition(params)
+        attributes = attributes_of(params)
+        digests = BodyDigests(promise_of(params, call.headers))
+        with self._blobs.stage() as staged:
+            receive(params.get("Body", b""), staged, digests, limit)
+            info = self._blobs.put(
+                bucket,
+                params["Key"],
+                staged,
+                etag=digests.etag,
+                attributes=attributes,
+                checksum=digests.checksum,
+                if_absent=condition.if_absent,
+                if_match=condition.if_match,
+            )
+        told = digests.told() | {"ChecksumType": "FULL_OBJECT"}
+        return {"ETag": quoted(info.etag), **told, **encryption(attributes)}
+
+    @s3_operation("GetObject")
+    def get_object(self, call: Call, params: shapes.GetObjectRequest) -> Answer:
+        source = self._blobs.open(params["Bucket"], params["Key"])
+        check_read(source.info, params)
+        span = select(source.info, params)
+        members = _describe(source.info, span, params)
+        members["Body"] = FileBody(source.path, span.offset, span.length, keep=source)
+        return Answer(members, status=206 if span.is_partial else 200)
+
+    @s3_operation("HeadObject")
+    def head_object(self, call: Call, params: shapes.HeadObjectRequest) -> Answer:
+        info = self._blobs.head(params["Bucket"], params["Key"])
+        check_read(info, params)
+        span = select(info, params)
+        return Answer(_describe(info, span, params), status=206 if span.is_partial else 200)
+
+    @s3_operation("DeleteObject")
+    def delete_object(self, call: Call, params: shapes.DeleteObjectRequest) -> Mapping[str, Any]:
+        if "IfMatch" in params:
+            raise not_implemented("If-Match on DeleteObject")
+        self._blobs.delete(params["Bucket"], params["Key"])
+        return {}
+
+    @s3_operation("DeleteObjects")
+    def delete_objects(self, call: Call, params: shapes.DeleteObjectsRequest) -> Mapping[str, Any]:
+        _require_digest(call.headers)
+        objects = params["Delete"]["Objects"]
+        if not 1 <= len(objects) <= _MOST_DELETED:
+            raise malformed_xml()
+        errors = {index: fault for index, entry in enumerate(objects) if (fault := _refusal(entry))}
+        keys = [entry["Key"] for index, entry in enumerate(objects) if index not in errors]
+        self._blobs.delete_many(params["Bucket"], keys)
+        quiet = params["Delete"].get("Quiet", False)
+        return {
+            "Deleted": [] if quiet else [{"Key": key} for key in keys],
+            "Errors": [_error(objects[index]["Key"], fault) for index, fault in errors.items()],
+        }
+
+
+def _describe(info: ObjectInfo, span: Span, params: Mapping[str, Any]) -> dict[str, Any]:
+    # The checksum is that of the whole: told with a piece, the client would hold the piece against it.
+    with_checksum = params.get("ChecksumMode") == "ENABLED" and span.length == info.size
+    members = describe(info, with_checksum=with_checksum)
+    members["ContentLength"] = span.length
+    if span.is_partial:
+        members["ContentRange"] = span.content_range(info.size)
+    if params.get("PartNumber") is not None and info.parts:
+        members["PartsCount"] = len(info.parts)
+    for asked, member in _OVERRIDES.items():
+        if params.get(asked):
+            members[member] = params[asked]
+    if params.get("ResponseExpires"):
+        members["Expires"] = http_date(params["ResponseExpires"])
+    return members
+
+
+def _require_digest(headers: Mapping[str, str]) -> None:
+    """A list of deletions damaged on its way would delete other things."""
+    names = (name for name in headers if name == "content-md5" or name.startswith("x-amz-checksum-"))
+    if next(names, None) is None and not headers.get("x-amz-trailer"):
+        raise invalid_request("Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+
+
+def _refusal(entry: shapes.ObjectIdentifier) -> Fault | None:
+    if entry.get("VersionId", "null") != "null":
+        return not_implemented("VersionId")
+    for condition in ("ETag", "LastModifiedTime", "Size"):
+        if condition in entry:
+            return not_implemented(f"{condition} of an object to delete")
+    try:
+        check_key(entry["Key"])
+    except Fault as fault:
+        return fault
+    return None
+
+
+def _error(key: str, fault: Fault) -> dict[str, str]:
+    return {"Key": key, "Code": fault.code, "Message": fault.message}

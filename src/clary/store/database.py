@@ -1,0 +1,150 @@
+"""The store: transactions over the tables, and the schema brought up to date when it opens.
+
+SQLite has one writing connection behind a lock and pooled readers that see the last commit; a transaction that
+returned is on the disk (WAL, synchronous=FULL). Nothing outside the database happens inside a transaction.
+Whoever wants to know of new work calls `subscribe`: it is told after the commit that holds the wish.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from clary.domain.clock import Clock
+from clary.domain.faults import Fault
+from clary.store import migrations, tables
+from clary.store.events import Events
+from clary.store.instances import Instances
+from clary.store.resources import Resources
+from clary.store.tags import Tags
+from clary.store.work import Work
+
+HEAD = "0001"
+"""The newest migration. Opening a store that has it already does not even load Alembic."""
+
+_READERS = 8
+_SQLITE_IOERR, _SQLITE_FULL = 10, 13
+
+
+class Transaction:
+    """The tables, inside one transaction. It is of no use once its `with` block has ended."""
+
+    def __init__(self, connection: sa.Connection, clock: Clock) -> None:
+        self.resources = Resources(connection, clock)
+        self.tags = Tags(connection)
+        self.work = Work(connection, clock)
+        self.instances = Instances(connection, clock)
+        self.events = Events(connection, clock)
+
+
+class Store:
+    """Open with `Store.open`. Safe to use from any thread."""
+
+    def __init__(self, writer: sa.Engine, reader: sa.Engine, clock: Clock) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._subscribers: list[Callable[[], None]] = []
+
+    @classmethod
+    def open(cls, url: str, clock: Clock, *, is_durable: bool = True) -> "Store":
+        """Opens the store and migrates it. `is_durable=False` skips the disk's confirmation: for tests."""
+        writer = sa.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=False)
+        reader = sa.create_engine(url, pool_size=_READERS, max_overflow=_READERS)
+        if writer.dialect.name == "sqlite":
+            _configure_sqlite(writer, "BEGIN IMMEDIATE", is_writer=True, is_durable=is_durable)
+            _configure_sqlite(reader, "BEGIN", is_writer=False, is_durable=is_durable)
+        store = cls(writer, reader, clock)
+        with _translated(), writer.begin() as connection:
+            _migrate(connection)
+        return store
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """One transaction, committed when the block ends and undone when it raises. Never nested."""
+        with self._lock, _translated(), self._writer.begin() as connection:
+            transaction = Transaction(connection, self._clock)
+            yield transaction
+        if transaction.work.has_wished:
+            for tell in self._subscribers:
+                tell()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """One consistent view; writing in it is an error."""
+        with _translated(), self._reader.begin() as connection:
+            yield Transaction(connection, self._clock)
+
+    def subscribe(self, tell: Callable[[], None]) -> None:
+        """Has `tell` called, on the writer's thread, after each commit with a wish in it. It must not block."""
+        self._subscribers.append(tell)
+
+    def clear(self) -> None:
+        """Empties every table."""
+        with self._lock, _translated(), self._writer.begin() as connection:
+            for table in tables.metadata.tables.values():
+                connection.execute(table.delete())
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may hold leases in this store."""
+        return self._writer.dialect.name != "sqlite"
+
+    def close(self) -> None:
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def _configure_sqlite(engine: sa.Engine, begin: str, *, is_writer: bool, is_durable: bool) -> None:
+    """Takes transactions out of the sqlite3 module's hands: it would begin them late and deferred."""
+
+    @sa.event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'OFF'}")
+        if not is_writer:
+            connection.execute("PRAGMA query_only = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _migrate(connection: sa.Connection) -> None:
+    if sa.inspect(connection).has_table("alembic_version"):
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if found == HEAD:
+            return
+    # Alembic is loaded only where there is something to do: it costs 20 MB and a quarter of a second.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """A full disk is the caller's to know; everything else the database says is a bug or a broken machine."""
+    try:
+        yield
+    except OperationalError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code not in (_SQLITE_FULL, _SQLITE_IOERR):
+            raise
+        raise Fault(
+            "ServiceUnavailable",
+            "The server could not write this: the disk that holds its data is full or failing. "
+            "Nothing was changed; free some space and try again.",
+            503,
+        ) from error

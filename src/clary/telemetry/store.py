@@ -1,0 +1,358 @@
+"""The reading side of metrics: every point, in one SQLite file of its own, at four resolutions.
+
+A point is added to its window at each resolution when it comes in, however late that is, so there is no roll-up to
+wait for or to lose; a resolution is kept as long as CloudWatch keeps it. All access is by primary key ranges:
+neither writing nor reading slows with age.
+
+Metrics may lose the last moments in a power cut (synchronous=NORMAL); they are never counted twice.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from clary.domain.clock import Clock
+from clary.links.metrics import WINDOW_S, Dimensions, MetricBatch, MetricPoint
+from clary.telemetry.sketches import Sketch, merge, quantile
+
+RETENTION_S: Mapping[int, int] = {
+    WINDOW_S: 3 * 3600,
+    60: 15 * 86_400,
+    300: 63 * 86_400,
+    3600: 455 * 86_400,
+}
+"""Resolution → how long it is kept."""
+
+_Row = tuple[int, float, float, float, float, bytes]  # start, count, sum, minimum, maximum, sketch
+
+LISTED_S = 14 * 86_400
+SWEEP_EVERY_S = 600
+
+
+class MetricsUnavailable(Exception):
+    """The file cannot be written or read now (a full disk, say); nothing of the call was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What identifies a metric: a read with other dimensions than were written finds nothing."""
+
+    account: str
+    region: str
+    namespace: str
+    name: str
+    dimensions: Dimensions
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Everything observed in one period."""
+
+    start: int  # seconds since the epoch
+    count: float
+    sum: float
+    minimum: float
+    maximum: float
+    sketch: Sketch
+
+    @property
+    def average(self) -> float:
+        return self.sum / self.count
+
+    def percentile(self, percent: float) -> float | None:
+        """None where only statistics and not the values themselves were given."""
+        value = quantile(self.sketch, percent / 100)
+        if value is None or sum(self.sketch.values()) < self.count * 0.999:
+            return None
+        return min(max(value, self.minimum), self.maximum)
+
+
+class MetricStore:
+    """The file at `path`. Thread-safe: one connection writes, one reads."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = _connect(path)
+        self._writer.executescript(_TABLES)
+        self._reader = _connect(path)
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._series: dict[tuple[Metric, str], tuple[int, int]] = {}  # → (id, last seen)
+        self._swept_at = 0.0
+
+    def ingest(self, batch: MetricBatch) -> bool:
+        """Adds the batch's points; False when this batch, or a later one of its source, is already in."""
+        with self._writing() as transaction:
+            if not self._is_new(transaction, batch):
+                return False
+            self._add(transaction, batch.points)
+        self._sweep_when_due()
+        return True
+
+    def put(self, points: Iterable[MetricPoint]) -> None:
+        """Adds points that come from no recorder: a user's own metrics."""
+        with self._writing() as transaction:
+            self._add(transaction, points)
+
+    def query(
+        self, metric: Metric, start: int, end: int, period: int, unit: str | None = None
+    ) -> dict[str, list[Aggregate]]:
+        """Unit → what was observed in each period of [start, end), by time; periods without anything are absent.
+
+        Periods begin at `start`. Without `unit`, every unit there is.
+        """
+        resolution = max(
+            each for each in RETENTION_S if each == WINDOW_S or not (period % each or start % each)
+        )
+        found: dict[str, list[Aggregate]] = {}
+        with self._reading() as reader:
+            for each, series in _series_of(reader, metric):
+                if unit not in (None, each):
+                    continue
+                rows = reader.execute(_SELECT_POINTS, (series, resolution, start, end))
+                if periods := list(_merge_periods(rows, start, period)):
+                    found[each] = periods
+        return found
+
+    def metrics(
+        self,
+        account: str,
+        region: str,
+        namespace: str | None = None,
+        name: str | None = None,
+        since_s: int = LISTED_S,
+    ) -> list[Metric]:
+        """The metrics that got a point within the last `since_s` seconds."""
+        oldest = self._clock.now().timestamp() - since_s
+        with self._reading() as reader:
+            rows = reader.execute(
+                _SELECT_METRICS, (account, region, namespace, namespace, name, name, oldest)
+            )
+            return [Metric(account, region, row[0], row[1], _load_dimensions(row[2])) for row in rows]
+
+    def sweep(self) -> None:
+        """Removes what is older than its resolution is kept."""
+        now = int(self._clock.now().timestamp())
+        with self._writing() as transaction:
+            ids = [row[0] for row in transaction.execute("SELECT id FROM series")]
+            for resolution, kept_s in RETENTION_S.items():
+                limits = [(series, resolution, now - kept_s) for series in ids]
+                transaction.executemany(_DELETE_OLD, limits)
+            longest = max(RETENTION_S.values())
+            transaction.execute("DELETE FROM series WHERE last_seen < ?", (now - longest,))
+            transaction.execute("DELETE FROM sources WHERE seen_at < ?", (now - 7 * 86_400,))
+            self._series.clear()
+
+    def clear(self) -> None:
+        """Removes every metric. Which batches were counted stays known."""
+        with self._writing() as transaction:
+            transaction.execute("DELETE FROM points")
+            transaction.execute("DELETE FROM series")
+            self._series.clear()
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._writer.close()
+            self._reader.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: kept whole, or not at all."""
+        with self._write_lock, _translated():
+            try:
+                with self._writer as transaction:
+                    transaction.execute("BEGIN IMMEDIATE")
+                    yield transaction
+            except BaseException:
+                self._series.clear()  # may name series that were rolled back
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, _translated():
+            yield self._reader
+
+    def _is_new(self, transaction: sqlite3.Connection, batch: MetricBatch) -> bool:
+        row = transaction.execute("SELECT sequence FROM sources WHERE source = ?", (batch.source,)).fetchone()
+        if row is not None and batch.sequence <= row[0]:
+            return False
+        seen_at = int(self._clock.now().timestamp())
+        transaction.execute("REPLACE INTO sources VALUES (?, ?, ?)", (batch.source, batch.sequence, seen_at))
+        return True
+
+    def _add(self, transaction: sqlite3.Connection, points: Iterable[MetricPoint]) -> None:
+        now = int(self._clock.now().timestamp())
+        rows = [
+            (
+                self._series_id(transaction, point),
+                resolution,
+                point.window_start // resolution * resolution,
+                point.count,
+                point.sum,
+                point.minimum,
+                point.maximum,
+                _pack(point.sketch),
+            )
+            for point in points
+            for resolution, kept_s in RETENTION_S.items()
+            if point.window_start > now - kept_s
+        ]
+        transaction.executemany(_ADD_POINT, rows)
+
+    def _series_id(self, transaction: sqlite3.Connection, point: MetricPoint) -> int:
+        metric = Metric(point.account, point.region, point.namespace, point.name, point.dimensions)
+        known = self._series.get((metric, point.unit))
+        # Once a minute is often enough to know what was seen within hours.
+        if known is not None and point.window_start < known[1] + 60:
+            return known[0]
+        row = transaction.execute(
+            _ADD_SERIES,
+            (
+                *(point.account, point.region, point.namespace, point.name),
+                *(_dump_dimensions(point.dimensions), point.unit, point.window_start),
+            ),
+        ).fetchone()
+        self._series[metric, point.unit] = (row[0], row[1])
+        return int(row[0])
+
+    def _sweep_when_due(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._swept_at >= SWEEP_EVERY_S:
+            self._swept_at = now
+            self.sweep()
+
+
+def _series_of(reader: sqlite3.Connection, metric: Metric) -> list[tuple[str, int]]:
+    """The metric's units, and the series that holds each."""
+    dimensions = _dump_dimensions(metric.dimensions)
+    key = (metric.account, metric.region, metric.namespace, metric.name, dimensions)
+    return reader.execute(_SELECT_SERIES, key).fetchall()
+
+
+def _merge_periods(rows: Iterable[_Row], start: int, period: int) -> Iterable[Aggregate]:
+    """Adds up neighbouring rows into periods."""
+    current: Aggregate | None = None
+    for at, count, total, minimum, maximum, packed in rows:
+        begin = start + (at - start) // period * period
+        added = Aggregate(begin, count, total, minimum, maximum, _unpack(packed))
+        if current is not None and current.start != begin:
+            yield current
+            current = None
+        current = added if current is None else _joined(current, added)
+    if current is not None:
+        yield current
+
+
+def _joined(a: Aggregate, b: Aggregate) -> Aggregate:
+    return Aggregate(
+        start=a.start,
+        count=a.count + b.count,
+        sum=a.sum + b.sum,
+        minimum=min(a.minimum, b.minimum),
+        maximum=max(a.maximum, b.maximum),
+        sketch=merge(a.sketch, b.sketch),
+    )
+
+
+def _pack(sketch: Mapping[int, float]) -> bytes:
+    """Bucket, count, bucket, count …: small whole numbers take one to three bytes each."""
+    flat: list[float] = []
+    for key, count in sketch.items():
+        flat += (key, int(count) if count == int(count) else count)
+    return _ENCODER.encode(flat)
+
+
+def _unpack(packed: bytes) -> Sketch:
+    flat = _DECODER.decode(packed)
+    return {int(key): count for key, count in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _merge_packed(a: bytes, b: bytes) -> bytes:
+    return _pack(merge(_unpack(a), _unpack(b)))
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[float])
+
+
+def _dump_dimensions(dimensions: Dimensions) -> str:
+    return json.dumps(dimensions, separators=(",", ":"))
+
+
+def _load_dimensions(text: str) -> Dimensions:
+    return msgspec.json.decode(text, type=Dimensions)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise MetricsUnavailable(f"the metrics' file does not answer: {error}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.create_function("merge_sketches", 2, _merge_packed, deterministic=True)
+    return connection
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS series (
+    id INTEGER PRIMARY KEY,
+    account TEXT NOT NULL, region TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    dimensions TEXT NOT NULL, unit TEXT NOT NULL, last_seen INTEGER NOT NULL,
+    UNIQUE (account, region, namespace, name, dimensions, unit)
+);
+CREATE TABLE IF NOT EXISTS points (
+    series INTEGER NOT NULL, resolution INTEGER NOT NULL, start INTEGER NOT NULL,
+    count REAL NOT NULL, sum REAL NOT NULL, minimum REAL NOT NULL, maximum REAL NOT NULL, sketch BLOB NOT NULL,
+    PRIMARY KEY (series, resolution, start)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sources (
+    source TEXT PRIMARY KEY, sequence INTEGER NOT NULL, seen_at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+_ADD_SERIES = """
+INSERT INTO series (account, region, namespace, name, dimensions, unit, last_seen) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET last_seen = max(last_seen, excluded.last_seen)
+RETURNING id, last_seen
+"""
+
+_ADD_POINT = """
+INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    count = count + excluded.count,
+    sum = sum + excluded.sum,
+    minimum = min(minimum, excluded.minimum),
+    maximum = max(maximum, excluded.maximum),
+    sketch = merge_sketches(sketch, excluded.sketch)
+"""
+
+_SELECT_SERIES = """
+SELECT unit, id FROM series
+WHERE account = ? AND region = ? AND namespace = ? AND name = ? AND dimensions = ? ORDER BY unit
+"""
+
+_SELECT_POINTS = """
+SELECT start, count, sum, minimum, maximum, sketch FROM points
+WHERE series = ? AND resolution = ? AND start >= ? AND start < ? ORDER BY start
+"""
+
+_SELECT_METRICS = """
+SELECT namespace, name, dimensions FROM series
+WHERE account = ? AND region = ? AND (? IS NULL OR namespace = ?) AND (? IS NULL OR name = ?) AND last_seen > ?
+GROUP BY namespace, name, dimensions
+"""
+
+_DELETE_OLD = "DELETE FROM points WHERE series = ? AND resolution = ? AND start <= ?"

@@ -1,0 +1,1 @@
+"""Generated types of the AWS operations implemented here; one module per service."""

@@ -1,0 +1,511 @@
+"""AWS Signature Version 4, both ways: `Verifier` checks requests, `sign` makes them.
+
+A verdict is never remembered; what is remembered are signing keys (they change daily) and the parsed form of an
+Authorization header up to its signature, and only after a request with it was accepted.
+
+S3 signs its path as it stands, everybody else signs the path encoded once more. Every path must stand in normal
+form outside S3 (no empty, `.` or `..` segment), because routing reads it as it came: a path that means one thing
+signed and another routed is refused. All `x-amz-*` headers must be signed, since they carry meaning.
+
+Faults are raised with the codes of the JSON protocols; `clary.wire.faults` renames them for the others.
+"""
+
+import calendar
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+
+from clary.domain.faults import Fault, access_denied
+from clary.domain.principals import Principal
+from clary.wire import sigv2
+from clary.wire.heads import Head
+from clary.wire.sessions import Credentials, Grant, KeyRing, expired_token, invalid_token
+
+__all__ = ["Credentials", "Identity", "KeyRing", "Verifier", "needs_body_hash", "sign", "signing_key"]
+
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+UNSIGNED = "UNSIGNED-PAYLOAD"
+
+_ALGORITHM = b"AWS4-HMAC-SHA256"
+_SKEW_S = 5 * 60
+_S3_SKEW_S = 15 * 60
+_LONGEST_PRESIGN_S = 7 * 24 * 3600
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~"
+_PLAIN_PATH = _UNRESERVED + b"/"
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_DATE = re.compile(rb"\d{8}T\d{6}Z")
+_REMEMBERED = 1024
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A verified request: who signed it, for what, and what remains to be checked while its body is read.
+
+    `payload` is the body's SHA-256 in hexadecimal, `UNSIGNED-PAYLOAD`, or one of the `STREAMING-…` words; with
+    the latter, chunk signatures go on from `signature` under `amz_date` and the scope.
+    """
+
+    principal: Principal
+    service: str  # the signing name: `sagemaker`, `s3`, `monitoring` …
+    region: str
+    amz_date: str
+    signature: str
+    payload: str
+    session_token: str = ""
+
+    def encode(self) -> bytes:
+        """For the `x-clary-identity` header."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, text: bytes) -> "Identity":
+        return msgspec.json.decode(text, type=cls)
+
+    @property
+    def scope(self) -> str:
+        return f"{self.amz_date[:8]}/{self.region}/{self.service}/aws4_request"
+
+
+def needs_body_hash(head: Head) -> bool:
+    """Whether the signature covers a body hash that the head does not tell: the body must be read first.
+
+    Presigned S3 requests and requests that carry `x-amz-content-sha256` can be verified over the head alone.
+    """
+    if b"x-amz-content-sha256" in head.headers:
+        return False
+    if b"authorization" in head.headers:
+        return True
+    query = head.query
+    return b"X-Amz-Signature=" in query and b"%2Fs3%2F" not in query and b"/s3/" not in query
+
+
+class _Scope(NamedTuple):
+    access_key_id: str
+    date: bytes
+    region: str
+    service: str
+    text: bytes  # date/region/service/aws4_request
+    signed: tuple[bytes, ...]
+    signed_text: bytes
+
+
+class Verifier:
+    """Checks signatures. `now` gives real time, in epoch seconds: authentication never runs on a fake clock."""
+
+    def __init__(self, keyring: KeyRing, now: Callable[[], float] = time.time) -> None:
+        self._keyring = keyring
+        self._now = now
+        self._scopes: dict[bytes, _Scope] = {}
+        self._keys: dict[tuple[str, str, bytes], tuple[Grant, bytes]] = {}
+        self._last_date = (b"", 0)
+
+    def verify(self, head: Head, body_sha256: str | None = None) -> Identity:
+        """The identity behind a request. `body_sha256` is needed where `needs_body_hash` says so.
+
+        Raises Fault.
+        """
+        authorization = head.headers.get(b"authorization")
+        if authorization is None:
+            return self._verify_query(head, body_sha256)
+        prefix, signature = authorization[:-64], authorization[-64:]
+        scope = self._scopes.get(prefix)
+        if scope is not None:
+            return self._verify_headers(head, scope, signature, body_sha256)
+        identity = self._verify_headers(head, _parse_authorization(prefix), signature, body_sha256)
+        if len(self._scopes) >= _REMEMBERED:
+            self._scopes.clear()
+        self._scopes[prefix] = _parse_authorization(prefix)
+        return identity
+
+    def signing_key(self, identity: Identity) -> bytes:
+        """The key that goes on signing the chunks of a request verified as `identity`. Raises Fault."""
+        grant = self._grant(identity.principal.access_key_id, identity.session_token)
+        return signing_key(grant.secret, identity.amz_date[:8], identity.region, identity.service)
+
+    def _verify_headers(
+        self, head: Head, scope: _Scope, signature: bytes, body_sha256: str | None
+    ) -> Identity:
+        headers = head.headers
+        amz_date = headers.get(b"x-amz-date") or _from_http_date(headers.get(b"date", b""))
+        self._check_time(amz_date, scope)
+        for name in headers:
+            if name.startswith(b"x-amz-") and name not in scope.signed:
+                raise _mismatch(f"The header {name.decode('latin-1')} is present but not signed.")
+        payload = headers.get(b"x-amz-content-sha256")
+        if payload is None:
+            if body_sha256 is None:
+                raise AssertionError("verify needs the body's hash here")
+            payload = body_sha256.encode()
+        elif body_sha256 is not None and len(payload) == 64 and payload != body_sha256.encode():
+            raise content_mismatch(scope.service)
+        token = headers.get(b"x-amz-security-token", b"").decode("latin-1")
+        grant, key = self._key(scope, token)
+        query = _canonical_query(head.query) if head.query else b""
+        self._compare(head, scope, query, payload, key, amz_date, signature)
+        return Identity(
+            grant.principal,
+            scope.service,
+            scope.region,
+            amz_date.decode(),
+            signature.decode(),
+            _check_payload(payload, scope),
+            token,
+        )
+
+    def _verify_query(self, head: Head, body_sha256: str | None) -> Identity:
+        parameters = _query_parameters(head.query)
+        if b"X-Amz-Signature" not in parameters:
+            if sigv2.is_presigned(parameters):
+                return self._verify_sigv2(head, parameters)
+            raise Fault("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
+        scope, expires_s = _parse_presigned(parameters)
+        amz_date = parameters[b"X-Amz-Date"]
+        signed_at = self._epoch(amz_date, scope)
+        now = self._now()
+        if now > signed_at + expires_s:
+            raise _request_expired(signed_at + expires_s, now)
+        if signed_at > now + _S3_SKEW_S:
+            raise access_denied("Request is not yet valid")
+        for name in head.headers:
+            if name.startswith(b"x-amz-") and name not in scope.signed:
+                raise _mismatch(f"The header {name.decode('latin-1')} is present but not signed.")
+        payload = head.headers.get(b"x-amz-content-sha256") or parameters.get(b"X-Amz-Content-Sha256")
+        if payload is None:
+            payload = UNSIGNED.encode() if scope.service == "s3" else (body_sha256 or EMPTY_SHA256).encode()
+        token = parameters.get(b"X-Amz-Security-Token", b"").decode("latin-1")
+        grant, key = self._key(scope, token)
+        signature = parameters[b"X-Amz-Signature"]
+        query = _canonical_query(head.query, without=b"X-Amz-Signature")
+        self._compare(head, scope, query, payload, key, amz_date, signature)
+        return Identity(
+            grant.principal,
+            scope.service,
+            scope.region,
+            amz_date.decode(),
+            signature.decode(),
+            _check_payload(payload, scope),
+            token,
+        )
+
+    def _verify_sigv2(self, head: Head, parameters: Mapping[bytes, bytes]) -> Identity:
+        request = sigv2.parse(parameters)
+        if self._now() > request.expires:
+            raise _request_expired(request.expires, self._now())
+        grant = self._grant(request.access_key_id, request.token)
+        if not hmac.compare_digest(sigv2.signature(head, request, grant.secret), request.signature):
+            raise _mismatch()
+        amz_date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
+        return Identity(grant.principal, "s3", "us-east-1", amz_date, "", UNSIGNED, request.token)
+
+    def _compare(
+        self,
+        head: Head,
+        scope: _Scope,
+        query: bytes,
+        payload: bytes,
+        key: bytes,
+        amz_date: bytes,
+        signature: bytes,
+    ) -> None:
+        headers = head.headers
+        lines = [head.method, _canonical_path(head.path, scope.service), query]
+        for name in scope.signed:
+            value = headers.get(name)
+            if value is None:
+                raise _mismatch(f"The signed header {name.decode('latin-1')} is not present.")
+            lines.append(name + b":" + (value if b"  " not in value else b" ".join(value.split())))
+        lines += (b"", scope.signed_text, payload)
+        digest = hashlib.sha256(b"\n".join(lines)).hexdigest().encode()
+        text = b"\n".join((_ALGORITHM, amz_date, scope.text, digest))
+        if not hmac.compare_digest(hmac.digest(key, text, "sha256").hex().encode(), signature):
+            raise _mismatch()
+
+    def _check_time(self, amz_date: bytes, scope: _Scope) -> None:
+        signed_at = self._epoch(amz_date, scope)
+        now = self._now()
+        if scope.service == "s3":
+            if abs(now - signed_at) > _S3_SKEW_S:
+                raise Fault(
+                    "RequestTimeTooSkewed",
+                    "The difference between the request time and the current time is too large.",
+                    403,
+                )
+        elif signed_at < now - _SKEW_S:
+            limit = _stamp(now - _SKEW_S)
+            raise _mismatch(
+                f"Signature expired: {amz_date.decode()} is now earlier than {limit} ({_stamp(now)} - 5 min.)"
+            )
+        elif signed_at > now + _SKEW_S:
+            limit = _stamp(now + _SKEW_S)
+            raise _mismatch(
+                f"Signature not yet current: {amz_date.decode()} is still later than {limit} "
+                f"({_stamp(now)} + 5 min.)"
+            )
+
+    def _epoch(self, amz_date: bytes, scope: _Scope) -> int:
+        last, epoch = self._last_date
+        if amz_date != last:
+            epoch = _parse_date(amz_date)
+            self._last_date = (amz_date, epoch)
+        if amz_date[:8] != scope.date:
+            raise _mismatch("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date.")
+        return epoch
+
+    def _key(self, scope: _Scope, token: str) -> tuple[Grant, bytes]:
+        name = (scope.access_key_id, token, scope.text)
+        found = self._keys.get(name)
+        if found is None:
+            grant = self._grant(scope.access_key_id, token)
+            found = grant, signing_key(grant.secret, scope.date.decode(), scope.region, scope.service)
+            if len(self._keys) >= _REMEMBERED:
+                self._keys.clear()
+            self._keys[name] = found
+        elif found[0].expires is not None and self._now() >= found[0].expires:
+            raise expired_token()
+        return found
+
+    def _grant(self, access_key_id: str, token: str) -> Grant:
+        grant = self._keyring.grant(access_key_id, token)
+        if grant is None:
+            raise invalid_token()
+        if grant.expires is not None and self._now() >= grant.expires:
+            raise expired_token()
+        return grant
+
+
+def sign(
+    credentials: Credentials,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body_sha256: str,
+    *,
+    service: str,
+    region: str,
+    at: datetime,
+) -> dict[str, str]:
+    """The headers to add so that a request is signed. `headers` must hold `host`; all of them are signed."""
+    added = {"x-amz-date": at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")}
+    if service == "s3":
+        added["x-amz-content-sha256"] = body_sha256
+    if credentials.session_token:
+        added["x-amz-security-token"] = credentials.session_token
+    signed = {name.lower(): " ".join(value.split()) for name, value in {**headers, **added}.items()}
+    path, _, query = target.partition("?")
+    names = ";".join(sorted(signed))
+    scope = f"{added['x-amz-date'][:8]}/{region}/{service}/aws4_request"
+    request = "\n".join(
+        (
+            method,
+            _canonical_path(path.encode(), service).decode(),
+            _canonical_query(query.encode()).decode() if query else "",
+            *(f"{name}:{signed[name]}" for name in sorted(signed)),
+            "",
+            names,
+            body_sha256,
+        )
+    )
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    text = "\n".join((_ALGORITHM.decode(), added["x-amz-date"], scope, digest))
+    key = signing_key(credentials.secret_access_key, scope[:8], region, service)
+    signature = hmac.new(key, text.encode(), "sha256").hexdigest()
+    added["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope}, "
+        f"SignedHeaders={names}, Signature={signature}"
+    )
+    return added
+
+
+def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def content_mismatch(service: str) -> Fault:
+    """The body is not the one that was signed."""
+    if service == "s3":
+        return Fault(
+            "XAmzContentSHA256Mismatch",
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        )
+    return _mismatch()
+
+
+def _parse_authorization(prefix: bytes) -> _Scope:
+    """Everything before the 64 digits of the signature."""
+    text = prefix.decode("latin-1")
+    algorithm, _, rest = text.partition(" ")
+    if algorithm != "AWS4-HMAC-SHA256":
+        raise _incomplete(f"Authorization header begins with {algorithm[:40]!r}, not with AWS4-HMAC-SHA256.")
+    fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    for name in ("Credential", "SignedHeaders", "Signature"):
+        if name not in fields:
+            raise _incomplete(f"Authorization header requires '{name}' parameter.")
+    if fields["Signature"] or not prefix.endswith(b"Signature="):
+        raise _incomplete("Authorization header's 'Signature' must come last and have 64 digits.")
+    return _scope(fields["Credential"], fields["SignedHeaders"])
+
+
+def _parse_presigned(parameters: Mapping[bytes, bytes]) -> tuple[_Scope, int]:
+    if parameters.get(b"X-Amz-Algorithm") != _ALGORITHM:
+        raise _query_error('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
+    for name in (b"X-Amz-Credential", b"X-Amz-Date", b"X-Amz-SignedHeaders"):
+        if name not in parameters:
+            raise _query_error(
+                "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
+                "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
+            )
+    scope = _scope(
+        parameters[b"X-Amz-Credential"].decode("latin-1"),
+        parameters[b"X-Amz-SignedHeaders"].decode("latin-1"),
+    )
+    expires = parameters.get(b"X-Amz-Expires", b"900")
+    if not expires.isdigit() or len(expires) > 9:
+        raise _query_error("X-Amz-Expires should be a number")
+    if int(expires) > _LONGEST_PRESIGN_S:
+        raise _query_error(
+            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be "
+            "less than 604800 seconds"
+        )
+    return scope, int(expires)
+
+
+def _scope(credential: str, signed_headers: str) -> _Scope:
+    parts = credential.split("/")
+    if len(parts) != 5 or parts[4] != "aws4_request" or not all(parts):
+        raise _incomplete("Credential must be <access key>/<date>/<region>/<service>/aws4_request.")
+    names = tuple(signed_headers.encode("latin-1").split(b";"))
+    if b"host" not in names:
+        raise _mismatch("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+    access_key_id, date, region, service, _ = parts
+    text = "/".join(parts[1:]).encode("latin-1")
+    return _Scope(
+        access_key_id, date.encode("latin-1"), region, service, text, names, signed_headers.encode("latin-1")
+    )
+
+
+def _check_payload(payload: bytes, scope: _Scope) -> str:
+    text = payload.decode("latin-1")
+    if _HEX64.fullmatch(text):
+        return text
+    if scope.service == "s3" and text in PAYLOAD_WORDS:
+        return text
+    raise Fault(
+        "InvalidRequest" if scope.service == "s3" else "InvalidSignatureException",
+        "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value.",
+        400,
+    )
+
+
+PAYLOAD_WORDS = frozenset(
+    (
+        UNSIGNED,
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+    )
+)
+
+
+def _canonical_path(path: bytes, service: str) -> bytes:
+    if not path.translate(None, _PLAIN_PATH) and b"//" not in path:
+        return path
+    if service == "s3":
+        return b"/".join(_encode(unquote_to_bytes(segment)) for segment in path.split(b"/"))
+    segments = path.split(b"/")[1:]
+    if any(segment in (b".", b"..") for segment in segments) or b"" in segments[:-1]:
+        raise _mismatch("The path is not in its normal form.")
+    return b"/".join(_encode(segment) for segment in path.split(b"/"))
+
+
+def _canonical_query(query: bytes, without: bytes = b"") -> bytes:
+    pairs = [
+        (_encode(name), _encode(value))
+        for name, value in _query_pairs(query)
+        if not without or name != without
+    ]
+    return b"&".join(name + b"=" + value for name, value in sorted(pairs))
+
+
+def _query_parameters(query: bytes) -> dict[bytes, bytes]:
+    parameters: dict[bytes, bytes] = {}
+    for name, value in _query_pairs(query):
+        if name in parameters and name.startswith((b"X-Amz-", b"AWSAccessKeyId", b"Signature", b"Expires")):
+            raise _query_error(f"The parameter {name.decode('latin-1')} stands twice.")
+        parameters.setdefault(name, value)
+    return parameters
+
+
+def _query_pairs(query: bytes) -> list[tuple[bytes, bytes]]:
+    pairs = []
+    for part in query.split(b"&"):
+        if part:
+            name, _, value = part.replace(b"+", b"%20").partition(b"=")
+            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+    return pairs
+
+
+def _encode(value: bytes) -> bytes:
+    return quote(value, safe="-_.~").encode()
+
+
+def _parse_date(text: bytes) -> int:
+    if not _DATE.fullmatch(text):
+        raise _incomplete(
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
+            "Date must be in ISO-8601 'basic format'."
+        )
+    try:
+        return calendar.timegm(time.strptime(text.decode(), "%Y%m%dT%H%M%SZ"))
+    except ValueError:
+        raise _incomplete("Date must be in ISO-8601 'basic format'.") from None
+
+
+def _from_http_date(text: bytes) -> bytes:
+    try:
+        at = parsedate_to_datetime(text.decode("latin-1"))
+    except ValueError:
+        return text
+    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ").encode()
+
+
+def _stamp(epoch: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(epoch))
+
+
+def _mismatch(
+    message: str = "The request signature we calculated does not match the signature you provided. Check your "
+    "AWS Secret Access Key and signing method. Consult the service documentation for details.",
+) -> Fault:
+    return Fault("InvalidSignatureException", message, 403)
+
+
+def _incomplete(message: str) -> Fault:
+    return Fault("IncompleteSignatureException", message, 403)
+
+
+def _query_error(message: str) -> Fault:
+    return Fault("AuthorizationQueryParametersError", message)
+
+
+def _request_expired(expires: float, now: float) -> Fault:
+    return Fault(
+        "AccessDeniedException",
+        "Request has expired",
+        403,
+        members={"Expires": _iso(expires), "ServerTime": _iso(now)},
+    )
+
+
+def _iso(epoch: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))

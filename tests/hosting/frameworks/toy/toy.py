@@ -1,0 +1,149 @@
+"""An instance that does what TOY_DO says, which is `serve` or something no instance should do."""
+
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler
+
+IMPORTED_WITH = os.environ.get("TOY_IMPORT", "")
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    is_well = True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.server.is_well:
+            self._answer(200, b"")
+        else:
+            self._answer(503, b"the model is unwell")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if body == b"be unwell":
+            self.server.is_well = False
+        self._answer(200, body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main(config: Mapping[str, object]) -> int:
+    print(f"instance started, import={IMPORTED_WITH!r}")
+    what, _, argument = os.environ.get("TOY_DO", "serve").partition(":")
+    return _BEHAVIOURS[what](config, argument)
+
+
+def _serve(config: Mapping[str, object], argument: str) -> int:
+    listen = str(config["listen"]).removeprefix("unix:")
+    with _Server(listen, _Handler) as server:
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+        print("serving")
+        server.serve_forever()
+    return 0
+
+
+def _exit(config: Mapping[str, object], argument: str) -> int:
+    print("about to end")
+    return int(argument)
+
+
+def _raise(config: Mapping[str, object], argument: str) -> int:
+    raise RuntimeError(argument)
+
+
+def _import(config: Mapping[str, object], argument: str) -> int:
+    __import__(argument)
+    return 0
+
+
+def _signal(config: Mapping[str, object], argument: str) -> int:
+    os.kill(os.getpid(), int(argument))
+    return 0
+
+
+def _mute(config: Mapping[str, object], argument: str) -> int:
+    print("never going to listen")
+    time.sleep(3600)
+    return 0
+
+
+def _unwell(config: Mapping[str, object], argument: str) -> int:
+    _Server.is_well = False
+    return _serve(config, argument)
+
+
+def _stubborn(config: Mapping[str, object], argument: str) -> int:
+    listen = str(config["listen"]).removeprefix("unix:")
+    with _Server(listen, _Handler) as server:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        server.serve_forever()
+    return 0
+
+
+def _eat(config: Mapping[str, object], argument: str) -> int:
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (8 << 20)))
+        time.sleep(0.02)
+
+
+def _binary(config: Mapping[str, object], argument: str) -> int:
+    sys.stdout.buffer.write(bytes(range(256)) * 10 + b"\n")
+    sys.stdout.buffer.flush()
+    return 1
+
+
+def _flood(config: Mapping[str, object], argument: str) -> int:
+    line = b"y" * 1023 + b"\n"
+    for _ in range(int(argument)):
+        os.write(1, line * 1024)
+    return 1
+
+
+def _family(config: Mapping[str, object], argument: str) -> int:
+    """Leaves children, and children that left the session, behind."""
+    for new_session in (False, True):
+        child = subprocess.Popen(["sleep", "3600"], start_new_session=new_session)
+        print(f"child {child.pid}")
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            print(f"child {os.getpid()}")
+            time.sleep(3600)
+        os._exit(0)
+    os.wait()
+    return _serve(config, argument) if argument == "serve" else 5
+
+
+_BEHAVIOURS: dict[str, Callable[[Mapping[str, object], str], int]] = {
+    "serve": _serve,
+    "exit": _exit,
+    "raise": _raise,
+    "import": _import,
+    "signal": _signal,
+    "mute": _mute,
+    "unwell": _unwell,
+    "stubborn": _stubborn,
+    "eat": _eat,
+    "binary": _binary,
+    "flood": _flood,
+    "family": _family,
+}

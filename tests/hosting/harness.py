@@ -1,0 +1,151 @@
+"""A host in a process of its own, to be killed and started again, and what tests ask about its instances."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clary import settings
+from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus, LogTarget
+from clary.drivers.base import Driver, DriverError
+from clary.drivers.local import LocalDriver
+from clary.links.hosts import HostClient
+
+PATIENCE_S = 90.0
+MAIN = Path(__file__).parent / "host_main.py"
+
+
+def toy_spec(number: int, do: str = "serve", **changes: object) -> InstanceSpec:
+    """An instance of the tests' framework."""
+    id = InstanceId(f"i-{number:017x}")
+    spec = InstanceSpec(
+        instance_id=id,
+        role="serve",
+        image="123456789012.dkr.ecr.us-east-1.amazonaws.com/toy:1",
+        log=LogTarget("123456789012", "us-east-1", "/aws/sagemaker/Endpoints/toys", f"AllTraffic/{id}"),
+        environment={"TOY_DO": do},
+        startup_timeout_s=PATIENCE_S,
+    )
+    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+
+
+class HostProcess:
+    """`clary.host`, started, killed and started again over one data directory."""
+
+    def __init__(self, root: Path, **changes: object) -> None:
+        self.settings = settings.Settings(
+            data_dir=root / "d",
+            cache_dir=root / "c",
+            prewarm=(),
+            ping_interval_s=0.1,
+            **changes,  # type: ignore[arg-type]
+        )
+        self.settings.run_dir.mkdir(parents=True)
+        self.log = root / "host.log"
+        self._file = self.settings.run_dir / "settings.json"
+        self._file.write_text(settings.dump(self.settings))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = HostClient(self.settings.host_socket)
+        self.driver = LocalDriver(self.client)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(MAIN), str(self._file)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.driver.list()
+                return
+            except DriverError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.kill()
+                    raise AssertionError(f"the host did not come up: {self.log.read_text()}") from None
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Ends the instances too."""
+        if self._process is None:
+            self.start()
+        self.driver.remove([status.instance_id for status in self.driver.list()])
+        self.terminate()
+        self.client.close()
+
+    def directory(self, id: InstanceId) -> Path:
+        return self.settings.instances_dir / id
+
+    def log_text(self, spec: InstanceSpec) -> str:
+        return "\n".join(path.read_text("utf-8", "replace") for path in self.settings.logs_dir.rglob("*.log"))
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE_S)
+            self._process = None
+
+
+@contextmanager
+def running_host(**changes: object) -> Iterator[HostProcess]:
+    """A host over a short temporary directory: a socket's path may have 107 bytes only."""
+    root = Path(tempfile.mkdtemp(prefix="ch-"))
+    host = HostProcess(root, **changes)
+    host.start()
+    try:
+        yield host
+    finally:
+        host.close()
+        shutil.rmtree(root)
+
+
+def until(
+    driver: Driver, ids: Iterable[InstanceId], holds: Callable[[InstanceStatus], bool]
+) -> list[InstanceStatus]:
+    """Waits, by the driver's own `wait`, until it holds for all of them."""
+    wanted = list(ids)
+    deadline = time.monotonic() + PATIENCE_S
+    seen = 0
+    while True:
+        seen = driver.wait(seen, 0)
+        statuses = driver.inspect(wanted)
+        if all(holds(statuses[id]) for id in wanted):
+            return [statuses[id] for id in wanted]
+        assert time.monotonic() < deadline, f"it never came to be: {statuses}"
+        driver.wait(seen, 5)
+
+
+def until_phase(driver: Driver, id: InstanceId, *phases: str) -> InstanceStatus:
+    return until(driver, [id], lambda status: status.phase in phases)[0]
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Every process that works in this directory: minders and instances."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "cwd").readlink() == directory:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")

@@ -1,0 +1,132 @@
+"""A full or failing disk refuses the write by name, and what was there stays."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.blobs.base import Attributes, BlobError, OutOfSpace, StorageFailed
+from clary.blobs.filesystem import FilesystemBlobs
+from clary.testing.clock import FakeClock
+
+BUCKET = "bucket"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FilesystemBlobs]:
+    store = FilesystemBlobs(tmp_path, FakeClock())
+    store.create_bucket(BUCKET, "us-east-1")
+    put(store, "kept", b"kept")
+    yield store
+    store.close()
+
+
+def put(store: FilesystemBlobs, key: str, content: bytes) -> None:
+    with store.stage() as staged:
+        staged.write(content)
+        store.put(BUCKET, key, staged, etag="e", attributes=Attributes())
+
+
+def assert_only_kept(store: FilesystemBlobs, root: Path) -> None:
+    assert [info.key for info in store.objects(BUCKET).objects] == ["kept"]
+    with store.open(BUCKET, "kept") as opened:
+        assert opened.read(100) == b"kept"
+    assert len(list((root / "data").glob("*/*"))) == 1
+    assert list((root / "tmp").iterdir()) == []
+
+
+def failing(call: Callable[..., Any], code: int, at: int) -> Callable[..., Any]:
+    """The same call, but the one numbered `at` fails."""
+    count = 0
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise OSError(code, os.strerror(code))
+        return call(*args, **kwargs)
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(errno.ENOSPC, OutOfSpace), (errno.EDQUOT, OutOfSpace), (errno.EIO, StorageFailed)],
+)
+@pytest.mark.parametrize(
+    ("name", "at"), [("open", 1), ("write", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)]
+)
+def test_a_put_that_fails_leaves_no_trace(
+    store: FilesystemBlobs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    at: int,
+    code: int,
+    error: type[BlobError],
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, failing(getattr(os, name), code, at))
+        with pytest.raises(error):
+            put(store, "kept", b"replaced")
+    assert_only_kept(store, tmp_path)
+    put(store, "later", b"works again")
+
+
+def test_an_index_that_is_full_refuses_and_takes_the_payload_back(
+    store: FilesystemBlobs, tmp_path: Path
+) -> None:
+    writer = store._index._writer
+    assert writer is not None
+    writer.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(OutOfSpace):
+        for number in range(200):
+            put(store, f"{number}-" + "k" * 1000, b"x")
+    held = len(store.objects(BUCKET).objects)
+    assert len(list((tmp_path / "data").glob("*/*"))) == held
+    store.delete_many(BUCKET, [info.key for info in store.objects(BUCKET).objects if info.key != "kept"])
+    assert_only_kept(store, tmp_path)
+    put(store, "later", b"works again")
+
+
+WRITES_TOO_MUCH = """
+import sys
+from pathlib import Path
+from clary.blobs.base import Attributes, OutOfSpace
+from clary.blobs.filesystem import FilesystemBlobs
+from clary.domain.clock import SystemClock
+
+store = FilesystemBlobs(Path(sys.argv[1]), SystemClock())
+try:
+    with store.stage() as staged:
+        for _ in range(64):
+            staged.write(b"x" * 65536)
+        store.put("bucket", "big", staged, etag="e", attributes=Attributes())
+except OutOfSpace as error:
+    print(error)
+store.close()
+"""
+
+
+def test_a_real_limit_of_the_system_is_no_space_left(tmp_path: Path) -> None:
+    store = FilesystemBlobs(tmp_path, FakeClock())
+    store.create_bucket(BUCKET, "us-east-1")
+    put(store, "kept", b"kept")
+    store.close()
+    done = subprocess.run(
+        [sys.executable, "-c", WRITES_TOO_MUCH, str(tmp_path)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("no space left while writing an object\n", "")
+    store = FilesystemBlobs(tmp_path, FakeClock())
+    assert_only_kept(store, tmp_path)
+    store.close()

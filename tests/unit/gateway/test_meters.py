@@ -1,0 +1,53 @@
+"""Counts become SageMaker's endpoint metrics, each invocation one value in each."""
+
+from datetime import UTC, datetime
+
+from clary.domain.routes import EndpointKey, EndpointRoute
+from clary.gateway.meters import Meter
+from clary.links.metrics import MetricPoint
+from clary.telemetry.metrics import Recorder
+
+ROUTE = EndpointRoute(EndpointKey("111122223333", "eu-west-1", "my-ep"), "My-Ep", "uid", 1, ())
+
+
+class Noon:
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def points(recorder: Recorder) -> dict[str, MetricPoint]:
+    batch = recorder.drain()
+    return {} if batch is None else {point.name: point for point in batch.points}
+
+
+def test_L02_errors_are_counted_as_rates() -> None:
+    recorder = Recorder("test", Noon())
+    meter = Meter(recorder, ROUTE, "AllTraffic")
+    meter.instances = 4
+    meter.invocations, meter.client_errors, meter.model_errors = 10, 3, 3
+    meter.flush()
+    got = points(recorder)
+    assert {name: (point.count, point.sum) for name, point in got.items()} == {
+        "Invocations": (10, 10),
+        "InvocationsPerInstance": (10, 2.5),
+        "Invocation4XXErrors": (10, 3),
+        "Invocation5XXErrors": (10, 0),
+        "InvocationModelErrors": (10, 3),
+    }
+    point = got["Invocations"]
+    assert (point.account, point.region, point.namespace) == ("111122223333", "eu-west-1", "AWS/SageMaker")
+    assert point.dimensions == (("EndpointName", "My-Ep"), ("VariantName", "AllTraffic"))
+
+
+def test_L02_what_was_flushed_is_not_counted_again() -> None:
+    recorder = Recorder("test", Noon())
+    meter = Meter(recorder, ROUTE, "AllTraffic")
+    meter.invocations = 1
+    meter.flush()
+    meter.flush()
+    assert points(recorder)["Invocations"].count == 1
+    meter.flush()
+    assert points(recorder) == {}

@@ -1,0 +1,217 @@
+"""Control is killed after every outside call and every commit, and started again: it always converges.
+
+The crash points are not listed anywhere: a run is repeated with the crash one call later, until it gets through.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from control.harness import CRASHED, Control
+
+from clary.domain.faults import Fault
+from clary.drivers.fake import Plan
+from clary.store import Store, Transaction
+
+OUTSIDE_CALLS = {"start", "inspect", "stop", "remove", "list", "publish", "withdraw", "drain"}
+MOST_POINTS = 200
+
+
+class Crash(BaseException):
+    """The process is gone: nobody catches this."""
+
+
+class CrashAt:
+    """Wraps what control calls outside; the crash comes after the `at`-th call from `arm` on took effect."""
+
+    def __init__(self) -> None:
+        self.at = self.count = 0
+
+    def arm(self, at: int) -> None:
+        self.at, self.count = at, 0
+
+    def __call__(self, thing: Any) -> Any:
+        return _CrashingStore(thing, self) if isinstance(thing, Store) else _Crashing(thing, self)
+
+    def passed(self) -> None:
+        self.count += 1
+        if self.count == self.at:
+            raise Crash
+
+
+class _Crashing:
+    def __init__(self, thing: Any, point: CrashAt) -> None:
+        self._thing = thing
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._thing, name)
+        if name not in OUTSIDE_CALLS:
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            self._point.passed()
+            return result
+
+        return call
+
+
+class _CrashingStore:
+    def __init__(self, store: Store, point: CrashAt) -> None:
+        self._store = store
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._store.write() as tx:
+            yield tx
+        self._point.passed()
+
+
+def create(control: Control) -> None:
+    control.endpoint()
+    control.settle(6)
+
+
+def delete(control: Control) -> None:
+    control.call("DeleteEndpoint", EndpointName="e")
+    control.settle(6)
+
+
+def update(control: Control) -> None:
+    control.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="d")
+    control.settle(6)
+
+
+def grow(control: Control) -> None:
+    numbers = [{"VariantName": "A", "DesiredInstanceCount": 3, "DesiredWeight": 0.5}]
+    control.call("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=numbers)
+    control.settle(6)
+
+
+def lose_all(control: Control) -> None:
+    for id_ in control.held:
+        control.driver.lose(id_)
+    control.runner.sweep()
+    control.settle(6)
+
+
+def prepared(directory: Path) -> Control:
+    directory.mkdir()
+    control = Control(directory)
+    control.model()
+    control.config("c", {"VariantName": "A", "InitialInstanceCount": 2}, {"VariantName": "B"})
+    control.config("d", {"VariantName": "A"})
+    return control
+
+
+def standing(directory: Path) -> Control:
+    control = prepared(directory)
+    control.endpoint()
+    control.settle(5)
+    assert control.describe()["EndpointStatus"] == "InService"
+    return control
+
+
+def failing(directory: Path) -> Control:
+    control = prepared(directory)
+    control.plan(Plan(until="starting", failure=CRASHED), "B/")
+    return control
+
+
+def one_fleet(control: Control, config: str, count: int) -> None:
+    """In service, every instance routed and on record, nothing else anywhere."""
+    assert control.describe()["EndpointStatus"] == "InService"
+    assert control.describe()["EndpointConfigName"] == config
+    with control.store.read() as tx:
+        recorded = set(tx.instances.phases())
+    assert set(control.held) == set(control.routing.targets("e")) == recorded
+    assert len(recorded) == count
+
+
+def no_replacement(control: Control, count: int) -> None:
+    """Crashes of control cost no instance: none ran twice, none was started in vain."""
+    assert len(control.driver.started) == count
+
+
+def created(control: Control) -> None:
+    one_fleet(control, "c", 3)
+    no_replacement(control, 3)
+
+
+def deleted(control: Control) -> None:
+    with pytest.raises(Fault, match="Could not find endpoint"):
+        control.describe()
+    nothing_left(control)
+    control.endpoint()  # the name is free again
+
+
+def failed(control: Control) -> None:
+    assert control.describe()["EndpointStatus"] == "Failed"
+    assert "did not pass the ping health check" in control.describe()["FailureReason"]
+    nothing_left(control)
+
+
+def nothing_left(control: Control) -> None:
+    with control.store.read() as tx:
+        assert tx.instances.phases() == {}
+    assert control.held == {}
+    assert control.routing.routes == {}
+
+
+def updated(control: Control) -> None:
+    one_fleet(control, "d", 1)
+
+
+def grown(control: Control) -> None:
+    one_fleet(control, "c", 4)
+    no_replacement(control, 4)
+
+
+def replaced(control: Control) -> None:
+    one_fleet(control, "c", 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "act", "after"),
+    [
+        (prepared, create, created),
+        (standing, delete, deleted),
+        (failing, create, failed),
+        (standing, update, updated),
+        (standing, grow, grown),
+        (standing, lose_all, replaced),
+    ],
+    ids=["create", "delete", "failing-create", "update", "grow", "after-a-restart"],
+)
+def test_H01_control_may_be_killed_after_every_call(
+    tmp_path: Path,
+    before: Callable[[Path], Control],
+    act: Callable[[Control], None],
+    after: Callable[[Control], None],
+) -> None:
+    for at in range(1, MOST_POINTS):
+        control = before(tmp_path / str(at))
+        crash = CrashAt()
+        control = control.restarted(crash)
+        crash.arm(at)
+        try:
+            act(control)
+            has_crashed = False
+        except Crash:
+            has_crashed = True
+        control = control.restarted()
+        control.settle(8)
+        after(control)
+        control.close()
+        if not has_crashed:
+            assert at > 10, "the crash points were not seen"
+            return
+    pytest.fail("more crash points than expected")
+
