@@ -4,7 +4,8 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.platform import IMAGE, ROLE, Platform, regressor
+from benchmarks import filled_store
+from benchmarks.platform import Platform, regressor
 from benchmarks.report import Table, verdict
 
 STORED = 10_000
@@ -14,17 +15,9 @@ DESCRIBES = 500
 def run() -> list[Table]:
     booster, _ = regressor(trees=2, depth=2)
     with Platform() as platform:
-        uri = platform.upload(booster)
-        _fill(platform, uri)
+        platform.deploy("real", platform.upload(booster))
+        filled_store.fill(platform, "real", STORED)
         return [_describe(platform), _list(platform)]
-
-
-def _fill(platform: Platform, uri: str) -> None:
-    """10,000 endpoints in the store, written as control itself writes them while it is stopped."""
-    from benchmarks import filled_store
-
-    platform.deploy("real", uri)
-    filled_store.fill(platform, STORED, IMAGE, ROLE)
 
 
 def _describe(platform: Platform) -> Table:

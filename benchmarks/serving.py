@@ -4,7 +4,9 @@ Every server answers the same 10,000 distinct rows; the gateway's requests are s
 botocore, so that no verdict could be remembered.
 """
 
+import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -57,7 +59,7 @@ def run() -> list[Table]:
             _server("constant", model) as floor,
             _server("bare", model) as bare,
             _server("fastapi", model) as peer,
-            _instance(platform, model, Path(directory)) as instance,
+            _instance(model, Path(directory)) as instance,
         ):
             systems = [
                 System("bare uvloop, constant answer (the floor)", floor[0], plain, floor[1]),
@@ -160,12 +162,20 @@ def _server(kind: str, model: Path) -> Iterator[tuple[int, list[int]]]:
 
 
 @contextmanager
-def _instance(platform: Platform, model: Path, directory: Path) -> Iterator[tuple[int, list[int]]]:
-    """Our model server with the same model, by itself on a TCP port, in the environment that instances use."""
-    from benchmarks import instance
-
+def _instance(model: Path, directory: Path) -> Iterator[tuple[int, list[int]]]:
+    """Our model server with the same model, by itself on a TCP port: a Unix socket is beyond wrk."""
     port = free_port()
-    command = instance.command(platform.running.settings, model, port, directory)
+    model_dir = directory / "model"
+    model_dir.mkdir()
+    shutil.copy(model, model_dir / "xgboost-model")
+    config = {
+        "module": "clary.runtimes.frameworks.xgboost.model",
+        "model_dir": str(model_dir),
+        "listen": f"tcp:127.0.0.1:{port}",
+        "vcpus": 2,
+    }
+    (directory / "instance.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "clary.runtimes.server", str(directory / "instance.json")]
     with _process(command, port) as pids:
         yield port, pids()
 

@@ -24,7 +24,9 @@ class SignedConnection:
     def __init__(self, platform: Platform, timeout_s: float = 30.0) -> None:
         key = platform.running.key
         self._url = platform.url
-        self._signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "sagemaker", "us-east-1")
+        self._signer = SigV4Auth(
+            Credentials(key.access_key_id, key.secret_access_key), "sagemaker", "us-east-1"
+        )
         self._connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=timeout_s)
 
     def connect(self) -> int:
@@ -34,7 +36,9 @@ class SignedConnection:
 
     def invoke(self, endpoint: str, body: str) -> tuple[int, bytes]:
         path = f"/endpoints/{endpoint}/invocations"
-        request = AWSRequest("POST", self._url + path, data=body.encode(), headers={"Content-Type": "text/csv"})
+        request = AWSRequest(
+            "POST", self._url + path, data=body.encode(), headers={"Content-Type": "text/csv"}
+        )
         self._signer.add_auth(request)
         self._connection.request("POST", path, body.encode(), dict(request.headers.items()))
         answer = self._connection.getresponse()
@@ -84,13 +88,17 @@ class Ledger:
 class Load:
     """Threads that invoke one endpoint without a pause and check every single prediction."""
 
-    def __init__(self, platform: Platform, endpoint: str, booster: xgboost.Booster, rows: Any, threads: int = 4) -> None:
+    def __init__(
+        self, platform: Platform, endpoint: str, booster: xgboost.Booster, rows: Any, threads: int = 4
+    ) -> None:
         self._platform, self._endpoint = platform, endpoint
         self._bodies = [",".join(f"{value:.7g}" for value in row) for row in rows[:500]]
         self._expected = booster.predict(xgboost.DMatrix(np.asarray(rows[:500])))
         self.ledger = Ledger()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)
+        ]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -139,7 +147,10 @@ def served(platform: Platform, endpoint: str) -> int:
     found = platform.client("cloudwatch").get_metric_statistics(
         Namespace="AWS/SageMaker",
         MetricName="Invocations",
-        Dimensions=[{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": "AllTraffic"}],
+        Dimensions=[
+            {"Name": "EndpointName", "Value": endpoint},
+            {"Name": "VariantName", "Value": "AllTraffic"},
+        ],
         StartTime=now - timedelta(hours=1),
         EndTime=now + timedelta(minutes=5),
         Period=60,

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clary.links.metrics import MetricBatch, MetricPoint
+from clary.telemetry.aggregates import Aggregate, Metric
 from clary.telemetry.sketches import bucket, merge
-from clary.telemetry.store import RETENTION_S, Aggregate, Metric, MetricStore, MetricsUnavailable
+from clary.telemetry.store import RETENTION_S, MetricStore, MetricsUnavailable
 from clary.testing.clock import FakeClock
 
 METRIC = Metric("123456789012", "us-east-1", "AWS/SageMaker", "ModelLatency", (("EndpointName", "e"),))

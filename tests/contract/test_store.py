@@ -228,7 +228,13 @@ def test_instances_are_kept_until_deleted(store: Store, clock: FakeClock) -> Non
         tx.instances.set_handle(spec.instance_id, "handle")
         tx.instances.set_phase(spec.instance_id, "ready")
         (row,) = tx.instances.of(uid)
-        assert (row.slot, row.is_wanted, row.is_started, row.phase, row.failures) == (slot, True, True, "ready", 2)
+        assert (row.slot, row.is_wanted, row.is_started, row.phase, row.failures) == (
+            slot,
+            True,
+            True,
+            "ready",
+            2,
+        )
         assert tx.instances.spec(spec.instance_id) == spec
         tx.instances.retire([spec.instance_id])
         (row,) = tx.instances.of(uid)
@@ -361,7 +367,11 @@ def test_every_page_is_one_range_scan(url: str, store: Store, sort: Sort, descen
     def note(_c: object, _u: object, statement: str, parameters: object, *_rest: object) -> None:
         statements.append((statement, parameters))
 
-    position: dict[Sort, tuple[str | int, ...]] = {"name": ("x",), "created": (1, "x"), "status": ("s", 1, "x")}
+    position: dict[Sort, tuple[str | int, ...]] = {
+        "name": ("x",),
+        "created": (1, "x"),
+        "status": ("s", 1, "x"),
+    }
     query = PageQuery(ACCOUNT, REGION, "thing", sort=sort, descending=descending, after=position[sort])
     with store.read() as tx:
         tx.resources.page(query)

@@ -1,5 +1,7 @@
 """Control without processes: a store in a temporary directory, instances in memory, routes in a dictionary."""
 
+import functools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +111,8 @@ class Control:
         self.routing: FakeRouting = routing or FakeRouting()
         self.ids = ids or Ids()
         self.account, self.region = account, region
+        if not (directory / "store.db").exists():
+            (directory / "store.db").write_bytes(_empty_store())
         opened = Store.open(f"sqlite:///{directory / 'store.db'}", self.clock, is_durable=False)
         self.store: Store = wrap(opened)
         self.objects = FakeObjects({ARTEFACT}, self.clock)
@@ -117,7 +121,12 @@ class Control:
             "sagemaker", *sagemaker.resources(self.store, self.clock, self.ids, OneImage(), self.objects)
         )
         self.reconciler = EndpointReconciler(
-            self.store, wrap(self.driver), wrap(self.routing), self.clock, invocation_timeout_s=60.0, stop_grace_s=30.0
+            self.store,
+            wrap(self.driver),
+            wrap(self.routing),
+            self.clock,
+            invocation_timeout_s=60.0,
+            stop_grace_s=30.0,
         )
         self.runner = Runner(self.store, wrap(self.driver), self.clock, [self.reconciler])
 
@@ -183,6 +192,15 @@ class Control:
             return [event.step for event in tx.events.of(found.uid)]
 
 
+@functools.cache
+def _empty_store() -> bytes:
+    """A migrated store without rows: migrating one for every test would take most of the tests' time."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "store.db"
+        Store.open(f"sqlite:///{path}", FakeClock(), is_durable=False).close()
+        return path.read_bytes()
+
+
 def variant(**members: object) -> dict[str, object]:
     return {
         "VariantName": "AllTraffic",
@@ -190,4 +208,3 @@ def variant(**members: object) -> dict[str, object]:
         "InstanceType": "ml.m5.large",
         "InitialInstanceCount": 1,
     } | members
-

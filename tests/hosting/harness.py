@@ -122,6 +122,8 @@ def until(
         statuses = driver.inspect(wanted)
         if all(holds(statuses[id]) for id in wanted):
             return [statuses[id] for id in wanted]
+        final = [status for status in statuses.values() if status.phase == "exited" and not holds(status)]
+        assert not final, f"it cannot come to be any more: {final}"
         assert time.monotonic() < deadline, f"it never came to be: {statuses}"
         driver.wait(seen, 5)
 

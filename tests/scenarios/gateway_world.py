@@ -158,13 +158,8 @@ class World:
 
     def start_gateway(self, number: int = 0, *, until_ready: bool = True) -> "subprocess.Popen[bytes]":
         descriptor = self.listening.fileno()
-        command = [
-            sys.executable,
-            "-m",
-            "clary.gateway",
-            "--settings",
-            self.settings.run_dir / "settings.json",
-        ]
+        settings_file = str(self.settings.run_dir / "settings.json")
+        command = [sys.executable, "-m", "clary.gateway", "--settings", settings_file]
         command += ["--number", str(number), "--listen-fd", str(descriptor)]
         log = (self.settings.server_log_dir / f"gateway-{number}.log").open("ab")
         with log:

@@ -1,14 +1,16 @@
 """What is not a runtime operation reaches control as it was sent, and nothing unverified does."""
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from types import MappingProxyType
 
 import pytest
 from botocore.exceptions import ClientError
 
+from clary.gateway.door import ask_state
 from clary.wire.sigv4 import Identity, sign
 from scenarios.gateway_world import REGION, Behaviour, Container, Seen, World, answering, eventually, world
 
@@ -91,7 +93,7 @@ def test_U05_chunks_of_control_arrive(gateway: World, control: Container) -> Non
 
 def test_Z01_what_a_client_says_of_itself_is_dropped(gateway: World, control: Container) -> None:
     control.behaviour = answering(b"")
-    _raw(gateway, "GET", "/bucket", **{"x-clary-identity": "root", "x-clary-anything": "1"})
+    _raw(gateway, "GET", "/bucket", unsigned={"x-clary-identity": "root", "x-clary-anything": "1"})
     seen = control.seen[-1]
     assert seen.headers["x-clary-identity"].startswith("{")
     assert "x-clary-anything" not in seen.headers
@@ -112,11 +114,10 @@ def test_Z01_what_is_not_signed_never_reaches_control(gateway: World, control: C
 def test_U05_an_upload_is_only_asked_for_when_it_may_come(gateway: World, control: Container) -> None:
     """`Expect: 100-continue`: a wrong signature is refused before a byte of the body is sent."""
     control.behaviour = answering(b"")
-    good = _raw(gateway, "PUT", "/bucket/key", body=b"x" * 10, expect="100-continue")
+    waits = {"expect": "100-continue"}
+    good = _raw(gateway, "PUT", "/bucket/key", body=b"x" * 10, unsigned=waits)
     assert good.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
-    bad = _raw(
-        gateway, "PUT", "/bucket/key", body=b"x" * 10, expect="100-continue", **{"x-amz-unsigned": "1"}
-    )
+    bad = _raw(gateway, "PUT", "/bucket/key", body=b"x" * 10, unsigned={**waits, "x-amz-unsigned": "1"})
     assert bad.startswith(b"HTTP/1.1 403 ")
 
 
@@ -184,25 +185,82 @@ def test_U05_an_early_answer_of_control_reaches_a_client_that_still_sends(
         assert b"409 Conflict" in sock.recv(65536)
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_Z04_the_gateway_holds_little_of_what_the_other_side_does_not_take(
+    gateway: World, control: Container, direction: str
+) -> None:
+    """64 MiB on the way, and a receiver that takes nothing until the sender is stuck."""
+    size = 64 << 20
+    let_go = threading.Event()
+    stuck = threading.Event()
+    taken = []
+
+    def take_all(sock: socket.socket) -> None:
+        assert let_go.wait(60)
+        while data := sock.recv(1 << 20):
+            taken.append(len(data))
+
+    def send_all(sock: socket.socket) -> None:
+        sock.settimeout(1.0)
+        piece, sent = b"x" * (1 << 16), 0
+        while sent < size:
+            try:
+                sent += sock.send(piece)
+            except TimeoutError:
+                stuck.set()
+        stuck.set()
+
+    def download(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        send_all(sock)
+
+    before = ask_state(gateway.settings.gateway_socket(0)).memory_bytes
+    with _connect(gateway) as sock:
+        if direction == "up":
+            control.raw = take_all
+            more = {"content-length": str(size)}
+            sock.sendall(_signed_head(gateway, "PUT", "/bucket/key", more, "UNSIGNED-PAYLOAD"))
+            sender = threading.Thread(target=send_all, args=(sock,))
+            sender.start()
+        else:
+            control.raw = download
+            sock.sendall(_signed_head(gateway, "GET", "/bucket/key", {}, sha256(b"").hexdigest()))
+        assert stuck.wait(60)
+        assert ask_state(gateway.settings.gateway_socket(0)).memory_bytes - before < 16 << 20
+        let_go.set()
+        if direction == "up":
+            sender.join(60)
+        else:
+            while sum(taken) < size and (data := sock.recv(1 << 20)):
+                taken.append(len(data))
+    eventually(lambda: sum(taken) >= size)
+
+
 def _connect(gateway: World) -> socket.socket:
     return socket.create_connection(gateway.listening.getsockname(), timeout=60)
 
 
-def _signed_head(
-    gateway: World, method: str, path: str, more: dict[str, str], body_sha256: str, **unsigned: str
-) -> bytes:
+def _signed_head(gateway: World, method: str, path: str, unsigned: dict[str, str], body_sha256: str) -> bytes:
     headers = {"host": "127.0.0.1"}
     headers |= sign(
         gateway.root, method, path, headers, body_sha256, service="s3", region=REGION, at=datetime.now(UTC)
     )
-    lines = [f"{name}: {value}\r\n" for name, value in (headers | more | unsigned).items()]
+    lines = [f"{name}: {value}\r\n" for name, value in (headers | unsigned).items()]
     return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode()
 
 
-def _raw(gateway: World, method: str, path: str, *, body: bytes = b"", **unsigned: Any) -> bytes:
+def _raw(
+    gateway: World,
+    method: str,
+    path: str,
+    *,
+    body: bytes = b"",
+    unsigned: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """One request on a connection of its own, with all that comes back."""
-    more = {"connection": "close", "content-length": str(len(body))}
-    head = _signed_head(gateway, method, path, more, sha256(body).hexdigest(), **unsigned)
+    more = {"connection": "close", "content-length": str(len(body)), **unsigned}
+    head = _signed_head(gateway, method, path, more, sha256(body).hexdigest())
     with _connect(gateway) as sock:
         sock.sendall(head)
         got = b""

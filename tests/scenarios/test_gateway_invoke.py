@@ -4,6 +4,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from clary.domain.routes import EndpointRoute, VariantRoute
+from clary.wire.sigv4 import sign
 from scenarios.gateway_world import (
     ACCOUNT,
     REGION,
@@ -347,6 +349,54 @@ def test_H05_connections_to_a_container_are_used_again(gateway: World, client: A
     for _ in range(10):
         client.invoke_endpoint(EndpointName=name, Body=b"")["Body"].read()
     assert container.connections == 1
+
+
+def test_H05_a_client_that_reads_late_leaves_a_usable_connection(gateway: World, client: Any) -> None:
+    sent = threading.Event()
+
+    def large(sock: socket.socket, seen: Seen) -> bool:
+        answering(b"x" * int(seen.body))(sock, seen)
+        sent.set()
+        return True
+
+    container = gateway.container(large)
+    name = gateway.endpoint(container)
+    path = f"/endpoints/{name}/invocations"
+    for size in (300_000, 600_000, 900_000, 4_000_000):
+        sent.clear()
+        body = str(size).encode()
+        headers = {"host": "127.0.0.1", "content-length": str(len(body))}
+        headers |= sign(
+            gateway.root,
+            "POST",
+            path,
+            {"host": "127.0.0.1"},
+            hashlib.sha256(body).hexdigest(),
+            service="sagemaker",
+            region=REGION,
+            at=datetime.now(UTC),
+        )
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with socket.create_connection(gateway.listening.getsockname(), timeout=60) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(f"POST {path} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n".encode() + body)
+            sent.wait(0.2)
+            got = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert got.endswith(b"\r\n\r\n" + b"x" * size)
+        assert len(client.invoke_endpoint(EndpointName=name, Body=b"10")["Body"].read()) == 10
+    assert container.connections == 1
+
+
+@pytest.mark.parametrize("endless", [b"x: " + b"y" * 70_000, b"x: y\r\n" * 20_000])
+def test_H05_an_endless_head_is_given_up(gateway: World, client: Any, endless: bytes) -> None:
+    def send(sock: socket.socket, seen: Seen) -> bool:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n" + endless)
+        sock.recv(1)  # until the gateway closes
+        return False
+
+    name = gateway.endpoint(gateway.container(send))
+    status, response = refusal(client.invoke_endpoint, EndpointName=name, Body=b"")
+    assert (status, response["OriginalStatusCode"]) == (424, 500)
 
 
 def _events(answer: Any) -> list[bytes]:

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointRoute, VariantRoute
 from clary.gateway import door
+from clary.gateway.accept import queue_length
 from clary.links.routes import RouteHub
 from scenarios.gateway_world import (
     PATIENCE_S,
@@ -162,7 +163,7 @@ def test_H05_an_instance_is_drained_when_its_last_request_has_ended(pair: World)
     name = pair.endpoint(old)
     clients = [pair.client() for _ in range(4)]
     answers: list[bytes] = []
-    callers = [threading.Thread(target=lambda c=c: answers.append(invoke(c, name))) for c in clients]  # type: ignore[misc]
+    callers = [threading.Thread(target=lambda c=c: answers.append(invoke(c, name))) for c in clients]
     for caller in callers:
         caller.start()
         assert under_way.acquire(timeout=PATIENCE_S)
@@ -176,6 +177,40 @@ def test_H05_an_instance_is_drained_when_its_last_request_has_ended(pair: World)
         caller.join(PATIENCE_S)
     assert answers == [b"old"] * 4
     assert pair.hub.drain([InstanceId("i-unknown")], PATIENCE_S) == set()
+
+
+def test_H05_an_update_under_load_fails_nobody(pair: World) -> None:
+    """User code, so nothing is repeated: new target in, old one out, drained, ended; ten times over."""
+    name = pair.endpoint(pair.container(answering(b"0")), retries_elsewhere=False)
+    is_over = threading.Event()
+    failures: list[Exception] = []
+    answers: list[set[bytes]] = []
+
+    def call() -> None:
+        client = pair.client()
+        got: set[bytes] = set()
+        while not is_over.is_set():
+            try:
+                got.add(invoke(client, name))
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is what the test looks for
+                failures.append(error)
+        answers.append(got)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for generation in range(2, 12):
+        old = pair.containers[-1]
+        new = pair.container(answering(str(generation).encode()))
+        pair.endpoint(new, name=name, generation=generation, retries_elsewhere=False)
+        assert pair.hub.drain([target(old).instance_id], PATIENCE_S) == set()
+        old.close()
+        eventually(lambda new=new: len(new.seen) > 4)  # type: ignore[misc]
+    is_over.set()
+    for caller in callers:
+        caller.join(PATIENCE_S)
+    assert failures == []
+    assert len(set().union(*answers)) > 9
 
 
 def test_H05_many_publications_at_once_share_their_changes(pair: World) -> None:
@@ -205,6 +240,32 @@ def test_Z04_a_gateway_is_small_and_imports_neither_botocore_nor_a_database(tmp_
         state = door.ask_state(made.settings.gateway_socket(0))
         assert state.pid == pid
         assert 0 < state.memory_bytes < 60 << 20
+
+
+def test_Z04_every_connection_of_a_burst_is_taken_up(pair: World) -> None:
+    where = pair.listening.getsockname()
+    connections = [socket.create_connection(where, timeout=PATIENCE_S) for _ in range(150)]
+    for connection in connections:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    for connection in connections:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 403 ")
+        connection.close()
+
+
+def test_Z04_what_waits_at_a_listening_socket_is_known() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listening:
+        assert queue_length(listening) == 0
+        waiting = [socket.create_connection(listening.getsockname(), timeout=PATIENCE_S) for _ in range(5)]
+        assert queue_length(listening) == 5
+        for connection in waiting:
+            connection.close()
+
+
+def test_Z04_a_gateway_that_has_stopped_leaves_no_socket(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        made.processes[0].send_signal(SIGTERM)
+        assert made.processes[0].wait(PATIENCE_S) == 0
+        assert not made.settings.gateway_socket(0).exists()
 
 
 def test_Z04_a_gateway_leaves_no_descriptor_behind(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def patterns_of(shape: object, seen: set[str]) -> set[str]:
     if shape is None or getattr(shape, "name", "") in seen:
         return set()
     seen.add(getattr(shape, "name", ""))
-    found = {shape.metadata["pattern"]} if "pattern" in getattr(shape, "metadata", {}) else set()
+    traits = getattr(shape, "metadata", {})
+    found = {traits["pattern"]} if "pattern" in traits else set()
     inner = list(getattr(shape, "members", {}).values())
     inner += [getattr(shape, role) for role in ("member", "key", "value") if hasattr(shape, role)]
     return found.union(*(patterns_of(item, seen) for item in inner))

@@ -52,6 +52,13 @@ def test_a_key_is_decoded_and_keeps_its_slashes() -> None:
     assert parse("GetObject", "GET", "/b/a%20b//%C3%A9+%2F/") == {"Bucket": "b", "Key": "a b//é+//"}
 
 
+def test_bytes_that_a_client_did_not_encode_are_utf_8() -> None:
+    raw = "é".encode().decode("latin-1")
+    assert parse("GetObject", "GET", f"/b/{raw}")["Key"] == "é"
+    assert parse("ListObjectsV2", "GET", f"/b?list-type=2&prefix={raw}")["Prefix"] == "é"
+    refused("InvalidURI", "GetObject", "GET", "/b/\xff")
+
+
 def test_the_query_is_decoded() -> None:
     parsed = parse(
         "ListObjectsV2", "GET", "/b?list-type=2&prefix=a+b%2B&max-keys=7&fetch-owner=true&delimiter="
@@ -269,13 +276,22 @@ def test_a_file_is_streamed_with_its_length() -> None:
     assert headers["Content-Type"] == "text/csv"
 
 
+def test_a_handlers_own_headers_win() -> None:
+    operation = MODELS.service("s3").operation("GetObject")
+    headers = [("content-type", "text/plain"), ("X-More", "1")]
+    members = {"Body": b"", "ContentType": "text/csv"}
+    response = protocols.load("rest-xml").serialize(operation, members, headers=headers, request_id="r")
+    assert [value for name, value in response.headers if name.lower() == "content-type"] == ["text/plain"]
+    assert ("X-More", "1") in response.headers
+
+
 def test_a_length_that_is_not_true_is_our_bug() -> None:
     with pytest.raises(ShapeError):
         serialize("GetObject", {"Body": b"abc", "ContentLength": 4})
 
 
 def test_a_stream_that_is_none_is_our_bug() -> None:
-    for body in ("text", 5, {}):
+    for body in ("text", 5, object()):
         with pytest.raises(ShapeError):
             serialize("GetObject", {"Body": body})
 

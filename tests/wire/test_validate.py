@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clary.domain.faults import Fault
-from clary.testing.shapes import broken_input_for, input_for
+from clary.testing.shapes import broken_input_for, check_output, input_for
 from clary.wire.generate import OPERATIONS
 from clary.wire.models import ServiceModels
 from clary.wire.validate import validate
@@ -164,6 +164,16 @@ def test_s3_asks_only_for_what_it_needs() -> None:
     assert refusal("s3", "DeleteObjects", {"Bucket": "b", "Delete": {}}).code == "MalformedXML"
     assert refusal("s3", "DeleteObjects", {"Bucket": "b", "Delete": {"Objects": [{}]}}).code == "MalformedXML"
     assert refusal("s3", "UploadPart", {"Bucket": "b", "Key": "k"}).code == "InvalidArgument"
+
+
+def test_the_output_of_a_client_is_checked() -> None:
+    endpoint = {"EndpointName": "e", "EndpointStatus": "InService"}
+    with pytest.raises(AssertionError, match="Value null at 'endpointArn'"):
+        check_output(operation("sagemaker", "DescribeEndpoint"), endpoint)
+    with pytest.raises(AssertionError, match=r"GetObject.Size is not in the model"):
+        check_output(operation("s3", "GetObject"), {"Body": object(), "Size": 1})
+    check_output(operation("s3", "GetObject"), {"Body": object(), "ResponseMetadata": {}})
+    check_output(operation("sagemaker", "DeleteEndpoint"), {"ResponseMetadata": {}})
 
 
 def test_an_operation_without_input_is_always_valid() -> None:

@@ -44,7 +44,9 @@ def survival() -> None:
     def watch() -> None:
         known: set[processes.ProcessIdentity] = set()
         while True:
-            found = [processes.alive(run_dir / f"{name}.pid.json") for name in ("control", "host", "supervisor")]
+            found = [
+                processes.alive(run_dir / f"{name}.pid.json") for name in ("control", "host", "supervisor")
+            ]
             known |= {identity for identity in found if identity is not None}
             if any(not processes.is_alive(identity) for identity in known):
                 os._exit(1)

@@ -2,6 +2,7 @@
 
     <root>/data/aa/<id>   payloads            <root>/tmp/   payloads under way
     <root>/index.db       what names them     <root>/lock   held by the one process that writes
+    <root>/reserve        space kept back
 
 The order keeps every promise. A payload is durable before the row that names it is; a payload is removed only
 after the row that named it is gone. So a kill at any instruction leaves at most a file that no row names, and
@@ -12,7 +13,7 @@ index and the file was replaced, and is looked up again.
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from clary.blobs.base import (
     NoSuchPart,
     ObjectInfo,
     OpenObject,
+    OutOfSpace,
     PartInfo,
     PreconditionFailed,
     Staged,
@@ -42,6 +44,7 @@ from clary.blobs.index import Index
 from clary.blobs.paging import Rolled, roll_up
 from clary.blobs.payloads import OpenPayload, Payloads, StagedFile
 from clary.blobs.reading import ReadingHalf, names
+from clary.blobs.reserve import Reserve
 from clary.domain.clock import Clock
 
 _INCOMPLETE_UPLOADS_LIVE = timedelta(days=7)
@@ -57,6 +60,7 @@ class FilesystemBlobs(ReadingHalf):
     ) -> None:
         super().__init__(Payloads(root, sync=sync), Index(root / "index.db", read_only=read_only, sync=sync))
         self._lock = -1
+        self._reserve = Reserve(root / "reserve")
         if not read_only:
             if clock is None:
                 raise TypeError("a store that is written to needs a clock")
@@ -66,6 +70,7 @@ class FilesystemBlobs(ReadingHalf):
                 self._payloads.prepare()
                 self._index.prepare()
                 self.sweep()
+                self._reserve.hold()
             except BaseException:
                 self.close()
                 raise
@@ -85,15 +90,14 @@ class FilesystemBlobs(ReadingHalf):
             records.insert_bucket(db, BucketInfo(name, region, self._clock.now()))
 
     def delete_bucket(self, name: str) -> None:
-        with self._index.write() as db:
+        def change(db: Connection) -> list[str]:
             records.require_bucket(db, name)
             if records.has_objects(db, name):
                 raise BucketNotEmpty(name)
-            unnamed = [
-                p for upload in records.uploads_of(db, name) for p in records.delete_upload(db, upload)
-            ]
             records.delete_bucket(db, name)
-        self._payloads.remove(unnamed)
+            return _end_uploads(db, records.uploads_of(db, name))
+
+        self._free(change)
 
     # Objects
 
@@ -146,17 +150,10 @@ class FilesystemBlobs(ReadingHalf):
             return self._put(info, staged, if_absent=if_absent, if_match=if_match)
 
     def delete(self, bucket: str, key: str) -> bool:
-        with self._index.write() as db:
-            records.require_bucket(db, bucket)
-            payload = records.delete_object(db, bucket, key)
-        self._payloads.remove([payload] if payload else [])
-        return payload is not None
+        return self._delete(bucket, [key]) > 0
 
     def delete_many(self, bucket: str, keys: Iterable[str]) -> None:
-        with self._index.write() as db:
-            records.require_bucket(db, bucket)
-            payloads = [records.delete_object(db, bucket, key) for key in keys]
-        self._payloads.remove(payload for payload in payloads if payload)
+        self._delete(bucket, list(keys))
 
     # Uploads in parts
 
@@ -244,10 +241,11 @@ class FilesystemBlobs(ReadingHalf):
             return self._put(info, staged, if_absent=if_absent, if_match=if_match, joined=(upload, payloads))
 
     def abort(self, bucket: str, key: str, upload_id: str) -> None:
-        with self._index.write() as db:
+        def change(db: Connection) -> list[str]:
             records.require_upload(db, bucket, key, upload_id)
-            unnamed = records.delete_upload(db, upload_id)
-        self._payloads.remove(unnamed)
+            return records.delete_upload(db, upload_id)
+
+        self._free(change)
 
     def uploads(
         self,
@@ -276,11 +274,15 @@ class FilesystemBlobs(ReadingHalf):
     # Cleaning
 
     def abort_older(self, age: timedelta) -> int:
-        with self._index.write() as db:
-            old = records.uploads_before(db, self._clock.now() - age)
-            unnamed = [payload for upload in old for payload in records.delete_upload(db, upload)]
-        self._payloads.remove(unnamed)
-        return len(old)
+        before = self._clock.now() - age
+        ended: list[str] = []
+
+        def change(db: Connection) -> list[str]:
+            ended[:] = records.uploads_before(db, before)
+            return _end_uploads(db, ended)
+
+        self._free(change)
+        return len(ended)
 
     def sweep(self) -> None:
         """Removes payloads that no row names and uploads nobody will complete. Only while nothing else writes."""
@@ -289,11 +291,31 @@ class FilesystemBlobs(ReadingHalf):
         self.abort_older(_INCOMPLETE_UPLOADS_LIVE)
 
     def clear(self) -> None:
-        with self._index.write() as db:
-            unnamed = records.delete_everything(db)
-        self._payloads.remove(unnamed)
+        self._free(records.delete_everything)
 
     # Steps
+
+    def _delete(self, bucket: str, keys: Sequence[str]) -> int:
+        def change(db: Connection) -> list[str]:
+            records.require_bucket(db, bucket)
+            payloads = (records.delete_object(db, bucket, key) for key in keys)
+            return [payload for payload in payloads if payload]
+
+        return self._free(change)
+
+    def _free(self, change: Callable[[Connection], list[str]]) -> int:
+        """Makes a change that frees the payloads it returns, if need be in the space kept back; how many."""
+        try:
+            with self._index.write() as db:
+                unnamed = change(db)
+        except OutOfSpace:
+            if not self._reserve.release():
+                raise
+            with self._index.write() as db:
+                unnamed = change(db)
+        self._payloads.remove(unnamed)
+        self._reserve.hold()
+        return len(unnamed)
 
     def _put(
         self,
@@ -350,6 +372,10 @@ def _payloads_of(db: Connection, upload: UploadInfo, parts: Sequence[PartInfo]) 
         if part.number not in stored or stored[part.number].info != part:
             raise NoSuchPart(str(part.number))
     return [stored[part.number].payload for part in parts]
+
+
+def _end_uploads(db: Connection, upload_ids: Iterable[str]) -> list[str]:
+    return [payload for upload_id in upload_ids for payload in records.delete_upload(db, upload_id)]
 
 
 def _end_upload(db: Connection, upload: UploadInfo, payloads: Sequence[str]) -> list[str]:

@@ -80,8 +80,7 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for endpoint in endpoints:
         ready = sum(instance["Phase"] == "ready" for instance in endpoint["Instances"])
+        wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
         reason = endpoint.get("FailureReason", "")
-        rows.append(
-            (endpoint["Name"], endpoint["Status"], f"{ready}/{endpoint['DesiredInstanceCount']}", reason[:60])
-        )
+        rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", reason[:60]))
     return table(("endpoint", "status", "ready", "reason"), rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.domain.clock import SystemClock
+from clary.gateway.accept import Acceptor
 from clary.gateway.door import Door, State
 from clary.gateway.forward import Forwarding
 from clary.gateway.link import RouteLink
@@ -27,7 +28,6 @@ from clary.wire.sigv4 import KeyRing, Verifier
 log = getLogger(__name__)
 
 _SWEEP_S = 0.1
-_BACKLOG = 4096
 _STOP_MARGIN_S = 5.0
 
 
@@ -63,10 +63,11 @@ class Gateway:
         await self._link.start()
         self._sweep()
         self._door.open()
-        await self._server.listen(self._listening.dup(), backlog=_BACKLOG)
+        acceptor = Acceptor(self._listening.dup(), self._server.connection, sharers=self._settings.gateways)
         log.info("gateway is ready", extra={"gateway": self._number, "routes": self._table.version})
         await self._stop.wait()
         log.info("gateway is stopping", extra={"gateway": self._number})
+        acceptor.close()
         await self._server.close(self._settings.invocation_timeout_s + _STOP_MARGIN_S)
         self._sweeping.cancel()
         await self._link.close()

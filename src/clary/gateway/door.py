@@ -60,6 +60,7 @@ class Door:
         self._state = state
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
+        self._inode = 0
         self._answers: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -67,12 +68,16 @@ class Door:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(str(self._path))
         self._path.chmod(0o600)
+        self._inode = self._path.stat().st_ino
         sock.listen(8)
         sock.setblocking(False)
         self._task = asyncio.get_running_loop().create_task(self._accept(sock))
 
     async def close(self) -> None:
-        """Leaves the path alone: a successor may have bound it already."""
+        """Takes its socket away, unless a successor has bound its own there already."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
         tasks = [task for task in (self._task, *self._answers) if task is not None]
         for task in tasks:
             task.cancel()

@@ -146,6 +146,8 @@ class _Answer(Waiter):
             connection.pause_reading()
 
     def on_complete(self) -> None:
+        self._exchange.on_writable = None
+        self._connection = None  # the pool's again
         if self._parts is not None:
             self._exchange.respond(self._status, self._fields, b"".join(self._parts), length=self._length)
         else:

@@ -128,6 +128,7 @@ class Invocation(Waiter):
             self._begin_passing_on()
 
     def on_complete(self) -> None:
+        self._connection = None  # the pool's again
         if self._is_passing_on:
             self._exchange.end()
         elif self.is_success:

@@ -70,10 +70,12 @@ class Connection(asyncio.Protocol):
     """One connection; at most one request at a time."""
 
     __slots__ = (
+        "_head_bytes",
         "_headers",
         "_is_clean",
         "_is_complete",
         "_is_head",
+        "_is_paused",
         "_parser",
         "_transport",
         "_upstream",
@@ -97,6 +99,8 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._is_clean = True
         self._is_head = False
+        self._is_paused = False
+        self._head_bytes = 0
         self.has_answered = False
         self.is_used = False
         self.keeps_alive = False
@@ -113,6 +117,8 @@ class Connection(asyncio.Protocol):
         self.deadline = deadline
         self.has_answered = False
         self.is_sent = True
+        self.status = 0
+        self._head_bytes = 0
         self._is_complete = False
         self._is_head = is_head
         self._transport.write(data)
@@ -122,11 +128,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def pause_reading(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._is_paused:
+            self._is_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and self._is_paused:
+            self._is_paused = False
             self._transport.resume_reading()
 
     def abort(self) -> None:
@@ -167,6 +175,10 @@ class Connection(asyncio.Protocol):
         else:
             if self._is_complete:
                 self._finish()
+            elif not self.status:
+                self._head_bytes += len(data)
+                if self._head_bytes > _LONGEST_HEAD:
+                    self.give_up(Broken.GARBAGE)
 
     def eof_received(self) -> None:
         return None
@@ -227,6 +239,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
+        self.resume_reading()  # its waiter may have paused it with the very last part
         if self._is_head:
             self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body that never comes
         if self.keeps_alive and self._is_clean and self.is_sent:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from clary.domain.clock import Clock
 from clary.domain.instances import Artifact
 from clary.host import archives
 from clary.host.failures import Refused
+from clary.host.sizes import size_bytes
 
 POLL_S = 0.05
 UNPACKING_AT_ONCE = 4
@@ -81,7 +82,7 @@ class Artifacts:
             raise
 
     def size_bytes(self) -> int:
-        return sum(path.lstat().st_size for path in self._root.rglob("*"))
+        return size_bytes(self._root)
 
     def _object(
         self, location: Location, artifact: Artifact, timeout_s: float, is_cancelled: Callable[[], bool]
@@ -192,16 +193,13 @@ def _unpack_in_child(
     ):
         try:
             while True:
-                try:
+                if is_cancelled():
+                    raise Cancelled
+                if clock.monotonic() > deadline:
+                    raise Refused("DownloadTimeout", f"unpacking took longer than {timeout_s:g} s")
+                with suppress(subprocess.TimeoutExpired):
                     output, errors = child.communicate(timeout=POLL_S)
                     break
-                except subprocess.TimeoutExpired:
-                    if is_cancelled():
-                        raise Cancelled from None
-                    if clock.monotonic() > deadline:
-                        raise Refused(
-                            "DownloadTimeout", f"unpacking took longer than {timeout_s:g} s"
-                        ) from None
         except BaseException:
             child.kill()
             raise

@@ -31,6 +31,7 @@ import uv
 
 from clary.catalog import Manifest
 from clary.host.package_indexes import uv_variables
+from clary.host.sizes import size_bytes
 
 BUILDER_VERSION = "1"
 LAST_LINES = 12
@@ -96,10 +97,9 @@ class Environments:
         return self._failed.get(self._describe(manifest).key)
 
     def size_bytes(self, manifest: Manifest) -> int:
-        directory = self._directory(self._describe(manifest))
-        if manifest.environment == "host" or not directory.is_dir():
+        if manifest.environment == "host":
             return 0
-        return sum(path.lstat().st_size for path in directory.rglob("*"))
+        return size_bytes(self._directory(self._describe(manifest)))
 
     def _describe(self, manifest: Manifest) -> Environment:
         key = environment_key(manifest)

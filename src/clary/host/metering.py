@@ -8,7 +8,7 @@ from pathlib import Path
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceId
 from clary.host.limits import Usage
-from clary.host.supervise import Instance
+from clary.host.records import Instance
 from clary.links.metrics import MetricBatch
 from clary.telemetry.metrics import Recorder
 

@@ -89,6 +89,7 @@ class Host:
 
     def close(self) -> None:
         self._closing.set()
+        self._instances.close()
         self._server.close()
         self._ticker.join()
         self._watcher.close()

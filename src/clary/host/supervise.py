@@ -10,13 +10,12 @@ here are read from them when the host starts, so a host may be killed at any mom
 """
 
 import logging
-import re
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from clary.host.archives import OUT_OF_SPACE
 from clary.host.artifacts import Cancelled
 from clary.host.failures import Refused
 from clary.host.launching import Launcher, seal
+from clary.host.records import Instance, checked, end_orphans, erase, make_directory, write_note
 from clary.links import instances as files
 from clary.links import processes
 from clary.telemetry.logs import LogFiles
@@ -38,42 +38,6 @@ REMOVE_TIMEOUT_S = 90.0
 ASKED = "it was asked to end"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Instance:
-    """The host's record of one instance. Changed under the lock of `Instances` only."""
-
-    spec: InstanceSpec
-    directory: Path
-    state: files.State
-    detail: str = ""
-    minder: processes.ProcessIdentity | None = None
-    peak_bytes: int = 0
-    end_by: float | None = None  # monotonic: when the minder should have ended it
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def id(self) -> InstanceId:
-        return self.spec.instance_id
-
-    @property
-    def socket(self) -> str:
-        return str(self.directory / files.SOCKET)
-
-    def status(self) -> InstanceStatus:
-        serving = self.state.phase in ("ready", "unhealthy")
-        return InstanceStatus(
-            instance_id=self.id,
-            phase=self.state.phase,
-            detail=self.detail,
-            address=f"unix:{self.socket}" if serving else "",
-            resolved_image=self.state.resolved_image,
-            failure=self.state.failure if self.state.phase == "exited" else None,
-            started_at=self.state.started_at,
-            ready_at=self.state.ready_at,
-        )
 
 
 class Watcher(Protocol):
@@ -92,6 +56,7 @@ class Instances:
         self._changed = threading.Condition(threading.RLock())
         self._records: dict[InstanceId, Instance] = {}
         self._watcher: Watcher | None = None
+        self._closed = False
         # From the time, so that the numbers of a host are beyond those of the host before.
         self._changes = int(clock.now().timestamp() * 1000)
 
@@ -106,14 +71,19 @@ class Instances:
             else:
                 self._take_up(spec, directory)
 
+    def close(self) -> None:
+        """What is under way is left to the next host: from now on nothing that fails counts."""
+        with self._changed:
+            self._closed = True
+
     # What control asks for
 
     def start(self, spec: InstanceSpec) -> str:
         with self._changed:
             if spec.instance_id not in self._records:
-                directory = self._root / _checked(spec.instance_id)
+                directory = self._root / checked(spec.instance_id)
                 state = files.State("preparing", started_at=self._now())
-                _make(directory, spec, state)
+                make_directory(directory, spec, state)
                 instance = Instance(spec, directory, state)
                 self._records[instance.id] = instance
                 self._note_change()
@@ -148,7 +118,7 @@ class Instances:
         for instance in wanted:
             if not instance.ended.wait(REMOVE_TIMEOUT_S):
                 raise Refused("StillThere", f"{instance.id} does not end")
-            _erase(instance.directory)
+            erase(instance.directory)
             with self._changed:
                 if self._records.get(instance.id) is instance:
                     del self._records[instance.id]
@@ -204,7 +174,7 @@ class Instances:
         """The minder is gone: how the instance ended is in exit.json, or nobody knows."""
         exit = files.read(instance.directory, files.EXIT, files.Exit)
         if exit is None and instance.minder is not None:
-            _end_orphans(instance.minder.pid)
+            end_orphans(instance.minder.pid)
         failure = instance.state.failure
         if failure is None and not instance.state.stopping and not (exit and exit.asked):
             was_ready = instance.state.ready_at is not None
@@ -213,7 +183,7 @@ class Instances:
             peak = max(instance.peak_bytes, failure.memory_peak_bytes or 0, exit.max_rss_bytes if exit else 0)
             failure = replace(
                 failure,
-                log_tail=failures.printable(self._logs.tail(instance.spec.log, failures.LINES)),
+                log_tail=self._log_tail(instance),
                 exit_code=exit.exit_code if exit else None,
                 signal=exit.signal if exit else None,
                 memory_peak_bytes=peak or None,
@@ -231,7 +201,7 @@ class Instances:
         try:
             self._start_process(instance)
         except Cancelled:
-            pass  # `_stop` has written its end already
+            pass  # `_stop` has written its end already, or the next host begins again
         except Refused as error:
             self._give_up(instance, failures.refused(instance.spec, error))
         except OSError as error:
@@ -268,7 +238,7 @@ class Instances:
 
     def _advance(self, instance: Instance, phase: Phase, image: str) -> None:
         with self._changed:
-            if instance.cancelled.is_set():
+            if instance.cancelled.is_set() or self._closed:
                 raise Cancelled
             self._set(instance, replace(instance.state, phase=phase, resolved_image=image), "")
 
@@ -299,24 +269,47 @@ class Instances:
             if instance.ended.is_set() or (instance.end_by is not None and instance.end_by <= end_by):
                 return
             instance.end_by = end_by
-            files.write(instance.directory, files.STOP, files.Stop(grace_s))
+            write_note(instance.directory, files.STOP, files.Stop(grace_s))
         processes.signal(instance.minder, signal.SIGTERM)
 
     def _give_up(self, instance: Instance, failure: Failure) -> None:
-        tail = failures.printable(self._logs.tail(instance.spec.log, failures.LINES))
-        self._finish(instance, None if instance.state.stopping else replace(failure, log_tail=tail))
+        """Its start failed. When a minder came after all, that is what has to be ended."""
+        with self._changed:
+            if self._closed:
+                return  # the next host tries again
+            wanted = None if instance.state.stopping else replace(failure, log_tail=self._log_tail(instance))
+            if instance.state.phase == "starting" and not self._is_sealed(instance):
+                self._set(instance, replace(instance.state, failure=wanted), instance.detail)
+                if (minder := files.minder_of(instance.directory)) is not None:
+                    self._adopt(instance, minder)
+                    return
+        self._finish(instance, wanted)
+
+    def _is_sealed(self, instance: Instance) -> bool:
+        try:
+            return seal(instance.directory, files.Exit(self._now()))
+        except OSError:
+            # No room for exit.json is no room for a minder's process.json, without which it starts nothing.
+            return files.minder_of(instance.directory) is None
 
     def _finish(self, instance: Instance, failure: Failure | None) -> None:
         with self._changed:
             if instance.ended.is_set():
                 return
-            Path(instance.socket).unlink(missing_ok=True)
-            self._logs.finish(instance.spec.log)
+            with suppress(OSError):  # both are tidiness only, and the disk may be full
+                Path(instance.socket).unlink(missing_ok=True)
+                self._logs.finish(instance.spec.log)
             detail = failure.reason if failure else ASKED
             self._set(instance, replace(instance.state, phase="exited", failure=failure), detail)
             instance.ended.set()
         extra = {"instance": instance.id, "failure": failure.code if failure else "", "reason": detail}
         log.info("an instance ended", extra=extra)
+
+    def _log_tail(self, instance: Instance) -> tuple[str, ...]:
+        try:
+            return failures.printable(self._logs.tail(instance.spec.log, failures.LINES))
+        except OSError as error:
+            return (f"(the log could not be read: {error})",)
 
     def _take_up(self, spec: InstanceSpec, directory: Path) -> None:
         state = files.read(directory, files.STATE, files.State) or files.State("preparing", self._now())
@@ -353,10 +346,7 @@ class Instances:
 
     def _set(self, instance: Instance, state: files.State, detail: str) -> None:
         instance.state, instance.detail = state, detail
-        try:
-            files.write(instance.directory, files.STATE, state)
-        except FileNotFoundError:
-            log.warning("an instance's directory is gone", extra={"instance": instance.id})
+        write_note(instance.directory, files.STATE, state)
         self._note_change()
 
     def _note_change(self) -> None:
@@ -373,47 +363,3 @@ class Instances:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
-
-
-def _make(directory: Path, spec: InstanceSpec, state: files.State) -> None:
-    """The directory with its spec, at once: a half-made one would count for nothing anyway."""
-    new = directory.with_name(f".new-{directory.name}")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(mode=0o700)
-        files.write(new, files.SPEC, spec)
-        files.write(new, files.STATE, state)
-        new.rename(directory)
-    except OSError:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-
-def _erase(directory: Path) -> None:
-    """The spec first: from then on the rest is rubbish to whoever finds it."""
-    (directory / files.SPEC).unlink(missing_ok=True)
-    shutil.rmtree(directory, onerror=_unless_gone)
-
-
-def _unless_gone(
-    function: object, path: str, error: tuple[type[BaseException], BaseException, object]
-) -> None:
-    if not isinstance(error[1], FileNotFoundError):
-        raise error[1]
-
-
-def _checked(id: InstanceId) -> InstanceId:
-    if not _ID.match(id):
-        raise Refused("BadRequest", f"{id!r} is no instance id")
-    return id
-
-
-_ID = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
-
-
-def _end_orphans(session: int) -> None:
-    """What a killed minder leaves: the kernel ends the instance with it, not what the instance had started."""
-    while pids := limits.members_of_session(session):
-        for pid in pids:
-            processes.signal(processes.identify(pid), signal.SIGKILL)
-        time.sleep(0.005)

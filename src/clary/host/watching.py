@@ -15,7 +15,7 @@ from clary.domain.clock import Clock
 from clary.domain.instances import Failure
 from clary.host import failures, limits
 from clary.host.probing import Answer, ping
-from clary.host.supervise import Instance
+from clary.host.records import Instance
 from clary.links import processes
 
 FIRST_PAUSE_S = 0.02

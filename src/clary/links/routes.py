@@ -144,9 +144,8 @@ class RouteHub:
             members = list(self._members)
             self._changed.notify_all()
         if self._listener is not None:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+            self._settings.routes_socket.unlink(missing_ok=True)
+            _end(self._listener)
         for member in members:
             _end(member.sock)
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 LEASE_S = 60.0
 SWEEP_S = 30.0
 _LONGEST_WAIT_S = 5.0
+_WATCH_S = 1.0
+"""Short, because `stop` waits for it."""
 _LONGEST_BACK_OFF_S = 60.0
 
 
@@ -231,7 +233,7 @@ class Runner:
         seen, swept = -1, float("-inf")
         while not self._stopping.is_set():
             try:
-                newest = self._driver.wait(seen, _LONGEST_WAIT_S)
+                newest = self._driver.wait(seen, _WATCH_S)
                 if newest != seen or self._clock.monotonic() - swept >= SWEEP_S:
                     self.sweep()
                     seen, swept = newest, self._clock.monotonic()

@@ -22,7 +22,7 @@ from clary.domain.instances import InstanceId, InstanceStatus
 from clary.domain.resources import ENDPOINT
 from clary.domain.rollout import InstanceRow, Plan, Seen, decide
 from clary.domain.routes import EndpointKey, EndpointRoute, VariantRoute
-from clary.drivers.base import Driver
+from clary.drivers.base import Driver, DriverError, Handle
 from clary.reconcilers.base import LEASE_S, Routing
 from clary.store import Lease, Resource, Store, Transaction
 
@@ -198,17 +198,26 @@ class EndpointReconciler:
 
     def _start(self, lease: Lease, loaded: _Loaded) -> None:
         now = self._clock.now()
-        for row in loaded.rows:
-            if not row.is_wanted or row.is_started or row.start_at > now:
-                continue
-            with self._store.read() as tx:
-                spec = tx.instances.spec(row.id)
-            assert spec is not None, "an instance on record has a spec"
-            handle = self._driver.start(spec)
-            with self._store.write() as tx:
-                tx.work.hold(lease, LEASE_S)
-                tx.instances.set_handle(row.id, handle)
-            log.info("instance started", extra={"endpoint": loaded.resource.arn, "instance": row.id})
+        due = [row.id for row in loaded.rows if row.is_wanted and not row.is_started and row.start_at <= now]
+        if not due:
+            return
+        with self._store.read() as tx:
+            specs = [spec for id_ in due if (spec := tx.instances.spec(id_)) is not None]
+        handles: dict[InstanceId, Handle] = {}
+        refusal: DriverError | None = None
+        for spec in specs:
+            try:
+                handles[spec.instance_id] = self._driver.start(spec)
+            except DriverError as error:
+                refusal = error  # those that were begun are noted first
+                break
+        with self._store.write() as tx:
+            tx.work.hold(lease, LEASE_S)
+            for id_, handle in handles.items():
+                tx.instances.set_handle(id_, handle)
+        log.info("instances started", extra={"endpoint": loaded.resource.arn, "instances": list(handles)})
+        if refusal is not None:
+            raise refusal
 
     def _let_go(self, lease: Lease, loaded: _Loaded) -> float | None:
         """Moves what is retired one step on; when to look again, 0.0 when everything retired is gone."""

@@ -8,10 +8,9 @@
 may write any more (mode 0400) is a finished stream.
 """
 
-import ctypes
-import logging
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,9 +23,8 @@ from clary.domain.instances import LogTarget
 from clary.links.hosts import HostError, HostUnavailable
 from clary.links.logs import LogGroup, LogPage, LogStream
 from clary.telemetry import log_names, log_times
+from clary.telemetry.log_limits import drop_oldest
 from clary.telemetry.log_pages import StreamFile, read_backward, read_forward
-
-log = logging.getLogger(__name__)
 
 PAGE_BYTES = 1 << 20
 
@@ -101,10 +99,10 @@ class LogFiles:
         return descriptor
 
     def watch(self, target: LogTarget) -> None:
-        """Marks this stream from now on: for one that an earlier host opened."""
+        """Marks this stream from now on, unless it is finished: for one that an earlier host opened."""
         path = self._path(target.account, target.region, target.group, target.stream)
         with self._lock:
-            if path.exists():
+            if path.exists() and path.stat().st_mode & stat.S_IWUSR:
                 self._mark(path)
 
     def finish(self, target: LogTarget) -> None:
@@ -191,9 +189,10 @@ class LogFiles:
                     shutil.rmtree(child)
 
     def _mark(self, path: Path) -> None:
+        before = self._watched.get(path)
         self._watched[path] = size = self._note_time(path)
-        if size > self._max_bytes:
-            _drop_oldest(path, self._max_bytes)
+        if size > self._max_bytes and size != before:
+            drop_oldest(path, self._max_bytes)
 
     def _note_time(self, path: Path) -> int:
         """Marks what was written up to now; the size that is marked."""
@@ -306,26 +305,3 @@ def link_operations(reader: LogReader) -> dict[str, Callable[[Mapping[str, Any]]
         "logs_delete_group": answer(reader.delete_group),
         "logs_clear": answer(reader.clear),
     }
-
-
-_PAGE = 4096
-_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
-def _drop_oldest(path: Path, max_bytes: int) -> None:
-    """Gives the oldest text's space back. A hole instead of a shorter file: offsets stay, and writers go on."""
-    with StreamFile(path, 0) as file:
-        if file.size - file.begin <= max_bytes:
-            return
-        drop = (file.size - max_bytes * 3 // 4) // _PAGE * _PAGE
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        if _libc.fallocate(descriptor, _KEEP_SIZE_PUNCH_HOLE, 0, drop) != 0:
-            reason = os.strerror(ctypes.get_errno())
-            log.warning(
-                "a log over its limit could not be shortened", extra={"path": str(path), "error": reason}
-            )
-    finally:
-        os.close(descriptor)

@@ -12,14 +12,13 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from clary.domain.clock import Clock
 from clary.links.metrics import WINDOW_S, Dimensions, MetricBatch, MetricPoint
-from clary.telemetry.sketches import Sketch, merge, quantile
+from clary.telemetry.aggregates import Aggregate, Metric, merge_packed, merge_periods, pack
 
 RETENTION_S: Mapping[int, int] = {
     WINDOW_S: 3 * 3600,
@@ -29,48 +28,12 @@ RETENTION_S: Mapping[int, int] = {
 }
 """Resolution → how long it is kept."""
 
-_Row = tuple[int, float, float, float, float, bytes]  # start, count, sum, minimum, maximum, sketch
-
 LISTED_S = 14 * 86_400
 SWEEP_EVERY_S = 600
 
 
 class MetricsUnavailable(Exception):
     """The file cannot be written or read now (a full disk, say); nothing of the call was kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What identifies a metric: a read with other dimensions than were written finds nothing."""
-
-    account: str
-    region: str
-    namespace: str
-    name: str
-    dimensions: Dimensions
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """Everything observed in one period."""
-
-    start: int  # seconds since the epoch
-    count: float
-    sum: float
-    minimum: float
-    maximum: float
-    sketch: Sketch
-
-    @property
-    def average(self) -> float:
-        return self.sum / self.count
-
-    def percentile(self, percent: float) -> float | None:
-        """None where only statistics and not the values themselves were given."""
-        value = quantile(self.sketch, percent / 100)
-        if value is None or sum(self.sketch.values()) < self.count * 0.999:
-            return None
-        return min(max(value, self.minimum), self.maximum)
 
 
 class MetricStore:
@@ -117,7 +80,7 @@ class MetricStore:
                 if unit not in (None, each):
                     continue
                 rows = reader.execute(_SELECT_POINTS, (series, resolution, start, end))
-                if periods := list(_merge_periods(rows, start, period)):
+                if periods := list(merge_periods(rows, start, period)):
                     found[each] = periods
         return found
 
@@ -198,7 +161,7 @@ class MetricStore:
                 point.sum,
                 point.minimum,
                 point.maximum,
-                _pack(point.sketch),
+                pack(point.sketch),
             )
             for point in points
             for resolution, kept_s in RETENTION_S.items()
@@ -236,52 +199,6 @@ def _series_of(reader: sqlite3.Connection, metric: Metric) -> list[tuple[str, in
     return reader.execute(_SELECT_SERIES, key).fetchall()
 
 
-def _merge_periods(rows: Iterable[_Row], start: int, period: int) -> Iterable[Aggregate]:
-    """Adds up neighbouring rows into periods."""
-    current: Aggregate | None = None
-    for at, count, total, minimum, maximum, packed in rows:
-        begin = start + (at - start) // period * period
-        added = Aggregate(begin, count, total, minimum, maximum, _unpack(packed))
-        if current is not None and current.start != begin:
-            yield current
-            current = None
-        current = added if current is None else _joined(current, added)
-    if current is not None:
-        yield current
-
-
-def _joined(a: Aggregate, b: Aggregate) -> Aggregate:
-    return Aggregate(
-        start=a.start,
-        count=a.count + b.count,
-        sum=a.sum + b.sum,
-        minimum=min(a.minimum, b.minimum),
-        maximum=max(a.maximum, b.maximum),
-        sketch=merge(a.sketch, b.sketch),
-    )
-
-
-def _pack(sketch: Mapping[int, float]) -> bytes:
-    """Bucket, count, bucket, count …: small whole numbers take one to three bytes each."""
-    flat: list[float] = []
-    for key, count in sketch.items():
-        flat += (key, int(count) if count == int(count) else count)
-    return _ENCODER.encode(flat)
-
-
-def _unpack(packed: bytes) -> Sketch:
-    flat = _DECODER.decode(packed)
-    return {int(key): count for key, count in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def _merge_packed(a: bytes, b: bytes) -> bytes:
-    return _pack(merge(_unpack(a), _unpack(b)))
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(list[float])
-
-
 def _dump_dimensions(dimensions: Dimensions) -> str:
     return json.dumps(dimensions, separators=(",", ":"))
 
@@ -302,7 +219,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.create_function("merge_sketches", 2, _merge_packed, deterministic=True)
+    connection.create_function("merge_sketches", 2, merge_packed, deterministic=True)
     return connection
 
 

@@ -44,9 +44,12 @@ class RunningServer:
         self.stop()
         if self._owns_data:
             shutil.rmtree(self.data_dir, ignore_errors=True)
+            self.up_log.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Runs `clary up` and waits until it answers. What it prints is kept in `up_log`."""
+        if self._up is not None:
+            self._up.wait(60)  # the one before, stopped or killed by the test
         port = [] if "--port" in self._options else ["--port", "0"]
         self.up_log.parent.mkdir(parents=True, exist_ok=True)
         with self.up_log.open("ab") as log:
@@ -73,11 +76,8 @@ class RunningServer:
 
     @property
     def up_log(self) -> Path:
-        return (
-            self.data_dir.parent / f"{self.data_dir.name}.up.log"
-            if not self._owns_data
-            else self.data_dir / "up.log"
-        )
+        """What `clary up` printed. Beside the data directory: an ephemeral server begins with an empty one."""
+        return self.data_dir.with_name(f"{self.data_dir.name}.up.log")
 
     @property
     def url(self) -> str:

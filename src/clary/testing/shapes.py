@@ -20,6 +20,9 @@ from clary.wire.validate import violations
 
 Members = dict[str, Any]
 
+# What botocore itself adds to an answer: S3's Expires as it was sent stands beside the time read from it.
+_ADDED = frozenset({"ResponseMetadata", "ExpiresString"})
+
 # Deeper down only what is required is drawn: some shapes hold themselves.
 _FULL_DEPTH = 3
 _MAX_DEPTH = 12
@@ -60,7 +63,7 @@ def broken_input_for(draw: st.DrawFn, operation: OperationModel) -> Members:
 
 def check_output(operation: OperationModel, parsed: Mapping[str, Any]) -> None:
     """Asserts that an answer, as a client's botocore gives it, fits the operation's output shape."""
-    members = {name: value for name, value in parsed.items() if name != "ResponseMetadata"}
+    members = {name: value for name, value in parsed.items() if name not in _ADDED}
     shape = operation.output_shape
     if shape is None:
         assert not members, f"{operation.name} has no output, but {sorted(members)} came"

@@ -147,6 +147,7 @@ class _Raw(io.BytesIO):
             yield data
 
 
+# A stream (it can be closed) is for the caller to read; the rest must fit the output's shape.
 def _check(http_response: AWSResponse, parsed: dict[str, Any], model: Any, **_: object) -> None:
     if http_response.status_code < 300:
-        check_output(model, parsed)
+        check_output(model, {name: value for name, value in parsed.items() if not hasattr(value, "close")})

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
 
@@ -227,7 +228,7 @@ def _admin_params(plan: Plan, request: Request) -> dict[str, Any]:
     for _, pattern, operation in _ADMIN_ROUTES:
         prefix, brace, name = pattern.partition("{")
         if brace and operation == plan.operation:
-            params[name.rstrip("}")] = request.path[len(ADMIN_PATH) + len(prefix) :]
+            params[name.rstrip("}")] = unquote(request.path[len(ADMIN_PATH) + len(prefix) :])
     return params
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from clary.wire.heads import STATUS_LINES, Head
 
 if TYPE_CHECKING:
-    from clary.wire.http import HttpConnection
+    from clary.wire.connection import HttpConnection
 
 HELD_BYTES = 256 << 10
 """How much of a body is held before the client is no longer read."""

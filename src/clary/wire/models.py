@@ -196,21 +196,22 @@ def _rest_routes(
     operations: Mapping[str, dict[str, Any]], shapes: Mapping[str, msgspec.Raw]
 ) -> Iterator[RestRoute]:
     for name, operation in operations.items():
-        required: dict[str, set[str]] = {"querystring": set(), "header": set()}
-        if "input" in operation:
-            _collect_required(msgspec.json.decode(shapes[operation["input"]["shape"]]), required)
+        shape = msgspec.json.decode(shapes[operation["input"]["shape"]]) if "input" in operation else {}
         yield RestRoute.parse(
             name,
             method=operation["http"]["method"],
             request_uri=operation["http"]["requestUri"],
-            required_query=required["querystring"],
-            required_headers={header.lower() for header in required["header"]},
+            required_query=_bound_names(shape, "querystring", is_required=True),
+            optional_query=_bound_names(shape, "querystring", is_required=False),
+            required_headers={name.lower() for name in _bound_names(shape, "header", is_required=True)},
             is_deprecated=bool(operation.get("deprecated")),
         )
 
 
-def _collect_required(shape: Mapping[str, Any], required: dict[str, set[str]]) -> None:
-    for member in shape.get("required", ()):
-        traits = shape["members"][member]
-        if traits.get("location") in required:
-            required[traits["location"]].add(traits.get("locationName", member))
+def _bound_names(shape: Mapping[str, Any], location: str, *, is_required: bool) -> set[str]:
+    """The wire names of the members that travel in the query or in headers."""
+    return {
+        traits.get("locationName", name)
+        for name, traits in shape.get("members", {}).items()
+        if traits.get("location") == location and (name in shape.get("required", ())) == is_required
+    }

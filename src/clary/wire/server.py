@@ -97,6 +97,11 @@ class WireServer:
         await server.listen_unix(socket_path)
         return server
 
+    @property
+    def uploads_taken(self) -> int:
+        """How many uploads run or wait."""
+        return self._uploads.taken
+
     def close(self) -> None:
         for pool in (self._api, self._uploads, self._files):
             pool.close()
@@ -214,15 +219,15 @@ class _Pool:
     def __init__(self, name: str, threads: int, queue: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"wire-{name}")
         self._limit = threads + queue
-        self._taken = 0
+        self.taken = 0
         self._lock = threading.Lock()
 
     def run(self, work: Callable[[], _T]) -> "asyncio.Future[_T]":
         """Raises Fault when there is no room."""
         with self._lock:
-            if self._taken >= self._limit:
+            if self.taken >= self._limit:
                 raise throttled()
-            self._taken += 1
+            self.taken += 1
         return asyncio.get_running_loop().run_in_executor(self._executor, self._counted, work)
 
     def close(self) -> None:
@@ -233,7 +238,7 @@ class _Pool:
             return work()
         finally:
             with self._lock:
-                self._taken -= 1
+                self.taken -= 1
 
 
 def _identity(head: Head) -> Identity:

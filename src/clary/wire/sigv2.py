@@ -1,4 +1,7 @@
-"""Signature Version 2 in a query, for S3 only: what boto3 writes by default when it presigns in us-east-1."""
+"""Signature Version 2 in a query, for S3 only: what boto3 writes by default when it presigns in us-east-1.
+
+The headers that it signs (`x-amz-*`, Content-Type, Content-MD5) may stand in the query instead.
+"""
 
 import base64
 import hmac
@@ -14,7 +17,7 @@ _SIGNED_PARAMETERS = frozenset(
     b"notification object-lock partNumber policy policyStatus publicAccessBlock replication requestPayment "
     b"response-cache-control response-content-disposition response-content-encoding response-content-language "
     b"response-content-type response-expires restore select select-type tagging torrent uploadId uploads "
-    b"versionId versioning versions website x-amz-security-token".split()
+    b"versionId versioning versions website storageClass".split()
 )
 
 
@@ -44,18 +47,16 @@ def parse(parameters: Mapping[bytes, bytes]) -> Presigned:
     )
 
 
-def signature(head: Head, request: Presigned, secret: str) -> bytes:
+def signature(head: Head, parameters: Mapping[bytes, bytes], expires: int, secret: str) -> bytes:
     """The signature that the request should carry."""
-    headers = head.headers
-    amz = b"".join(
-        b"%b:%b\n" % (name, headers[name]) for name in sorted(headers) if name.startswith(b"x-amz-")
-    )
+    signed = {name.lower(): value for name, value in parameters.items()} | head.headers
+    amz = b"".join(b"%b:%b\n" % (name, signed[name]) for name in sorted(signed) if name.startswith(b"x-amz-"))
     text = b"\n".join(
         (
             head.method,
-            headers.get(b"content-md5", b""),
-            headers.get(b"content-type", b""),
-            b"%d" % request.expires,
+            signed.get(b"content-md5", b""),
+            signed.get(b"content-type", b""),
+            b"%d" % expires,
             amz + _resource(head),
         )
     )

@@ -3,9 +3,7 @@
 A verdict is never remembered; what is remembered are signing keys (they change daily) and the parsed form of an
 Authorization header up to its signature, and only after a request with it was accepted.
 
-S3 signs its path as it stands, everybody else signs the path encoded once more. Every path must stand in normal
-form outside S3 (no empty, `.` or `..` segment), because routing reads it as it came: a path that means one thing
-signed and another routed is refused. All `x-amz-*` headers must be signed, since they carry meaning.
+All `x-amz-*` headers must be signed, since they carry meaning.
 
 Faults are raised with the codes of the JSON protocols; `clary.wire.faults` renames them for the others.
 """
@@ -19,13 +17,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
 from clary.domain.faults import Fault, access_denied
 from clary.domain.principals import Principal
 from clary.wire import sigv2
+from clary.wire.canonical import canonical_path, canonical_query, query_parameters
 from clary.wire.heads import Head
 from clary.wire.sessions import Credentials, Grant, KeyRing, expired_token, invalid_token
 
@@ -38,8 +36,6 @@ _ALGORITHM = b"AWS4-HMAC-SHA256"
 _SKEW_S = 5 * 60
 _S3_SKEW_S = 15 * 60
 _LONGEST_PRESIGN_S = 7 * 24 * 3600
-_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~"
-_PLAIN_PATH = _UNRESERVED + b"/"
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(rb"\d{8}T\d{6}Z")
 _REMEMBERED = 1024
@@ -147,7 +143,7 @@ class Verifier:
             raise content_mismatch(scope.service)
         token = headers.get(b"x-amz-security-token", b"").decode("latin-1")
         grant, key = self._key(scope, token)
-        query = _canonical_query(head.query) if head.query else b""
+        query = canonical_query(head.query) if head.query else b""
         self._compare(head, scope, query, payload, key, amz_date, signature)
         return Identity(
             grant.principal,
@@ -160,7 +156,7 @@ class Verifier:
         )
 
     def _verify_query(self, head: Head, body_sha256: str | None) -> Identity:
-        parameters = _query_parameters(head.query)
+        parameters = query_parameters(head.query)
         if b"X-Amz-Signature" not in parameters:
             if sigv2.is_presigned(parameters):
                 return self._verify_sigv2(head, parameters)
@@ -182,7 +178,7 @@ class Verifier:
         token = parameters.get(b"X-Amz-Security-Token", b"").decode("latin-1")
         grant, key = self._key(scope, token)
         signature = parameters[b"X-Amz-Signature"]
-        query = _canonical_query(head.query, without=b"X-Amz-Signature")
+        query = canonical_query(head.query, without=b"X-Amz-Signature")
         self._compare(head, scope, query, payload, key, amz_date, signature)
         return Identity(
             grant.principal,
@@ -199,7 +195,8 @@ class Verifier:
         if self._now() > request.expires:
             raise _request_expired(request.expires, self._now())
         grant = self._grant(request.access_key_id, request.token)
-        if not hmac.compare_digest(sigv2.signature(head, request, grant.secret), request.signature):
+        expected = sigv2.signature(head, parameters, request.expires, grant.secret)
+        if not hmac.compare_digest(expected, request.signature):
             raise _mismatch()
         amz_date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
         return Identity(grant.principal, "s3", "us-east-1", amz_date, "", UNSIGNED, request.token)
@@ -215,7 +212,7 @@ class Verifier:
         signature: bytes,
     ) -> None:
         headers = head.headers
-        lines = [head.method, _canonical_path(head.path, scope.service), query]
+        lines = [head.method, canonical_path(head.path, scope.service), query]
         for name in scope.signed:
             value = headers.get(name)
             if value is None:
@@ -304,8 +301,8 @@ def sign(
     request = "\n".join(
         (
             method,
-            _canonical_path(path.encode(), service).decode(),
-            _canonical_query(query.encode()).decode() if query else "",
+            canonical_path(path.encode(), service).decode(),
+            canonical_query(query.encode()).decode() if query else "",
             *(f"{name}:{signed[name]}" for name in sorted(signed)),
             "",
             names,
@@ -415,48 +412,6 @@ PAYLOAD_WORDS = frozenset(
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
     )
 )
-
-
-def _canonical_path(path: bytes, service: str) -> bytes:
-    if not path.translate(None, _PLAIN_PATH) and b"//" not in path:
-        return path
-    if service == "s3":
-        return b"/".join(_encode(unquote_to_bytes(segment)) for segment in path.split(b"/"))
-    segments = path.split(b"/")[1:]
-    if any(segment in (b".", b"..") for segment in segments) or b"" in segments[:-1]:
-        raise _mismatch("The path is not in its normal form.")
-    return b"/".join(_encode(segment) for segment in path.split(b"/"))
-
-
-def _canonical_query(query: bytes, without: bytes = b"") -> bytes:
-    pairs = [
-        (_encode(name), _encode(value))
-        for name, value in _query_pairs(query)
-        if not without or name != without
-    ]
-    return b"&".join(name + b"=" + value for name, value in sorted(pairs))
-
-
-def _query_parameters(query: bytes) -> dict[bytes, bytes]:
-    parameters: dict[bytes, bytes] = {}
-    for name, value in _query_pairs(query):
-        if name in parameters and name.startswith((b"X-Amz-", b"AWSAccessKeyId", b"Signature", b"Expires")):
-            raise _query_error(f"The parameter {name.decode('latin-1')} stands twice.")
-        parameters.setdefault(name, value)
-    return parameters
-
-
-def _query_pairs(query: bytes) -> list[tuple[bytes, bytes]]:
-    pairs = []
-    for part in query.split(b"&"):
-        if part:
-            name, _, value = part.replace(b"+", b"%20").partition(b"=")
-            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
-    return pairs
-
-
-def _encode(value: bytes) -> bytes:
-    return quote(value, safe="-_.~").encode()
 
 
 def _parse_date(text: bytes) -> int:

@@ -57,7 +57,11 @@ def _validate_s3(shape: StructureShape, params: Mapping[str, Any]) -> None:
         raise Fault(
             "InvalidArgument", f"The request lacks {shape.members[name].serialization.get('name', name)}"
         )
-    if payload is not None and payload in params and not _is_complete(shape.members[payload], params[payload]):
+    if (
+        payload is not None
+        and payload in params
+        and not _is_complete(shape.members[payload], params[payload])
+    ):
         raise Fault(
             "MalformedXML",
             "The XML you provided was not well-formed or did not validate against our published schema",
@@ -76,6 +80,9 @@ def _is_complete(shape: Shape, value: Any) -> bool:
 
 
 def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
+    if shape.serialization.get("streaming") or shape.serialization.get("eventstream"):
+        # Nobody knows its length before it was read.
+        return
     for constraint in _own_failures(shape, value):
         yield _violation(shape, value, path, constraint)
     if isinstance(shape, StructureShape):

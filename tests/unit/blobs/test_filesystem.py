@@ -2,11 +2,14 @@
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from clary.blobs import records
 from clary.blobs.base import Attributes, NoSuchBucket, StorageFailed
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.testing.clock import FakeClock
@@ -158,4 +161,39 @@ def test_readers_and_writers_of_one_key_never_meet_half_an_object(tmp_path: Path
     assert torn == []
     assert len(list((tmp_path / "data").glob("*/*"))) == 1
     reader.close()
+    store.close()
+
+
+def steps_of(store: FilesystemBlobs, look: Callable[[], object]) -> int:
+    """How many of SQLite's instructions it takes: a cost that no other process changes."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with store._index.read() as connection:
+        connection.set_progress_handler(count, 1)
+    look()
+    with store._index.read() as connection:
+        connection.set_progress_handler(None, 1)
+    return steps
+
+
+def test_a_page_costs_the_same_anywhere_and_skips_what_is_rolled_up(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.create_bucket(BUCKET, "us-east-1")
+    put(store, "k", b"")
+    with store._index.write() as db:
+        template = records.find_object(db, BUCKET, "k")
+        assert template is not None
+        for number in range(5000):
+            info = replace(template.info, key=f"{number % 2}/{number:05}")
+            records.put_object(db, info, f"{number:032}")
+    first = steps_of(store, lambda: store.objects(BUCKET, limit=10))
+    last = steps_of(store, lambda: store.objects(BUCKET, limit=10, start_after="1/04900"))
+    rolled = steps_of(store, lambda: store.objects(BUCKET, delimiter="/"))
+    assert 0 < last <= first * 2
+    assert 0 < rolled <= first * 2
     store.close()

@@ -2,11 +2,12 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import pytest
@@ -95,7 +96,30 @@ def test_an_index_that_is_full_refuses_and_takes_the_payload_back(
     put(store, "later", b"works again")
 
 
+def test_on_a_full_disk_objects_can_still_be_deleted(
+    store: FilesystemBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "large", b"x" * 1000)
+    reserve = tmp_path / "reserve"
+    assert reserve.stat().st_size > 1 << 20
+    write = store._index.write
+
+    def full() -> AbstractContextManager[Connection]:
+        if reserve.exists():
+            raise OutOfSpace("no space left")
+        return write()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._index, "write", full)
+        with pytest.raises(OutOfSpace):
+            put(store, "more", b"x")
+        assert store.delete(BUCKET, "large")
+    assert reserve.exists()
+    assert_only_kept(store, tmp_path)
+
+
 WRITES_TOO_MUCH = """
+import resource
 import sys
 from pathlib import Path
 from clary.blobs.base import Attributes, OutOfSpace
@@ -103,6 +127,7 @@ from clary.blobs.filesystem import FilesystemBlobs
 from clary.domain.clock import SystemClock
 
 store = FilesystemBlobs(Path(sys.argv[1]), SystemClock())
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     with store.stage() as staged:
         for _ in range(64):
@@ -121,7 +146,6 @@ def test_a_real_limit_of_the_system_is_no_space_left(tmp_path: Path) -> None:
     store.close()
     done = subprocess.run(
         [sys.executable, "-c", WRITES_TOO_MUCH, str(tmp_path)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
         capture_output=True,
         text=True,
         timeout=120,

@@ -37,7 +37,7 @@ def test_H08_every_type_of_the_api_is_known_or_refused_whole() -> None:
     """Each has a size, or is known not to be offered, but for the newest accelerator families."""
     model = botocore.session.get_session().get_service_model("sagemaker")
     unknown = set()
-    for name in model.shape_for("ProductionVariantInstanceType").enum:
+    for name in model.shape_for("ProductionVariantInstanceType").metadata["enum"]:
         found = instance_type(name)
         if found is None:
             unknown.add(name.split(".")[1])

@@ -315,7 +315,10 @@ def test_the_newest_incarnation_stands_in_a_place() -> None:
     [
         ("PingTimeout", "The primary container for production variant v did not pass the ping health check."),
         ("OutOfMemory", "The primary container for production variant v did not pass the ping health check."),
-        ("ArtifactMissing", 'Failed to download model data for container "container_1" from URL: "s3://b/k".'),
+        (
+            "ArtifactMissing",
+            'Failed to download model data for container "container_1" from URL: "s3://b/k".',
+        ),
         ("ImageNotSupported", "The image 'image' does not exist."),
         ("EnvironmentFailed", "Request to service failed."),
     ],

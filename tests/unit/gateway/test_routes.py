@@ -43,13 +43,8 @@ def targets(table: RouteTable, name: str) -> list[TargetState]:
     return [] if plan is None else plan.variants["All"].targets
 
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from("abc"),
-        st.lists(st.sampled_from(["i-1", "i-2", "i-3"]), max_size=3, unique=True) | st.none(),
-    ),
-    max_size=12,
-)
+instances_or_none = st.lists(st.sampled_from(["i-1", "i-2", "i-3"]), max_size=3, unique=True) | st.none()
+steps = st.lists(st.tuples(st.sampled_from("abc"), instances_or_none), max_size=12)
 
 
 @given(steps)

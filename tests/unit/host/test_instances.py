@@ -2,20 +2,33 @@
 any moment changes nothing.
 """
 
+import fcntl
+import hashlib
 import http.client
+import io
+import random
 import re
 import signal
 import socket
+import tarfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from clary.domain.instances import Failure, InstanceSpec, InstanceStatus
+from clary.blobs.base import Attributes, BucketExists
+from clary.blobs.filesystem import FilesystemBlobs
+from clary.catalog import Catalog
+from clary.domain.clock import SystemClock
+from clary.domain.instances import Artifact, Failure, InstanceSpec, InstanceStatus
+from clary.host.environments import environment_key
 from clary.links import hosts, processes
 from clary.links import instances as files
 from clary.links.metrics import MetricBatch
 from hosting.harness import HostProcess, is_running, processes_of, running_host, toy_spec, until, until_phase
+
+FRAMEWORKS = Path(__file__).parents[2] / "hosting" / "frameworks"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,35 @@ def call(status: InstanceStatus, body: bytes) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+def put_archive(host: HostProcess, key: str, members: dict[str, bytes]) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    data = packed.getvalue()
+    with closing(FilesystemBlobs(host.settings.objects_dir, SystemClock(), sync=False)) as blobs:
+        with suppress(BucketExists):
+            blobs.create_bucket("models", "us-east-1")
+        with blobs.stage() as staged:
+            staged.write(data)
+            etag = hashlib.md5(data).hexdigest()
+            blobs.put("models", key, staged, etag=etag, attributes=Attributes())
+
+
+@contextmanager
+def held_build(host: HostProcess, name: str) -> Iterator[None]:
+    """No environment of that framework gets built meanwhile, as if another host were at it."""
+    manifest = Catalog.load(FRAMEWORKS).named(name)
+    assert manifest is not None
+    root = host.settings.cache_dir / "environments"
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f"{name}-{environment_key(manifest)[:16]}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def children_named_in(log: str) -> list[int]:
@@ -114,9 +156,7 @@ def test_an_image_nobody_answers_for_is_refused_with_what_there_is(host: HostPro
 def test_what_an_instance_forked_ends_with_it(host: HostProcess) -> None:
     spec = toy_spec(1, "family")
     assert failure_of(host, spec).exit_code == 5
-    children = children_named_in(
-        "\n".join(host.driver.inspect([spec.instance_id])[spec.instance_id].failure.log_tail)
-    )  # type: ignore[union-attr]
+    children = children_named_in(host.log_text(spec))
     assert len(children) == 3
     assert not any(is_running(pid) for pid in children)
 
@@ -206,17 +246,17 @@ def test_how_an_instance_ended_while_the_host_was_dead_is_known(host: HostProces
     assert status.failure.signal == signal.SIGSEGV
 
 
+@pytest.mark.parametrize("end", ["kill", "terminate"])
 @pytest.mark.parametrize("after_s", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08])
-def test_a_host_killed_at_any_moment_of_a_start_converges_to_one_instance(
-    host: HostProcess, after_s: float
+def test_a_host_ended_at_any_moment_of_a_start_converges_to_one_instance(
+    host: HostProcess, after_s: float, end: str
 ) -> None:
     """The moments are spread over the start; whichever is hit, the outcome must be the same."""
     specs = [toy_spec(number) for number in range(1, 5)]
     for spec in specs:
         host.driver.start(spec)
-    seen = host.driver.wait(0, 0)
-    host.driver.wait(seen, after_s)
-    host.kill()
+    host.driver.wait(host.driver.wait(0, 0), after_s)
+    host.kill() if end == "kill" else host.terminate()
     host.start()
     for spec in specs:
         host.driver.start(spec)
@@ -224,6 +264,53 @@ def test_a_host_killed_at_any_moment_of_a_start_converges_to_one_instance(
     for spec in specs:
         assert len(processes_of(host.directory(spec.instance_id))) == 2  # the minder and the instance
     assert host.log_text(specs[0]).count("instance started") == len(specs)
+
+
+def test_H02_a_host_killed_while_it_builds_an_environment_builds_it_again(host: HostProcess) -> None:
+    spec = toy_spec(1, image="toyvenv:1")
+    with held_build(host, "toyvenv"):
+        host.driver.start(spec)
+        until(host.driver, [spec.instance_id], lambda status: "waiting for the lock" in status.detail)
+        assert host.driver.inspect([spec.instance_id])[spec.instance_id].phase == "preparing"
+        host.kill()
+    host.start()
+    until_phase(host.driver, spec.instance_id, "ready")
+    assert len(processes_of(host.directory(spec.instance_id))) == 2
+
+
+def test_an_instance_stopped_while_its_environment_is_built_ends_at_once(host: HostProcess) -> None:
+    """Also for removal, and a new start of the same id is not disturbed by what still waits."""
+    for path in (host.settings.cache_dir / "environments").glob("*/.ready"):
+        path.unlink()
+    spec = toy_spec(1, image="toyvenv:1")
+    with held_build(host, "toyvenv"):
+        host.driver.start(spec)
+        host.driver.stop([spec.instance_id], grace_s=30)
+        assert until_phase(host.driver, spec.instance_id, "exited").failure is None
+        host.driver.remove([spec.instance_id])
+        host.driver.start(spec)
+    until_phase(host.driver, spec.instance_id, "ready")
+    assert len(processes_of(host.directory(spec.instance_id))) == 2
+
+
+def test_a_host_killed_while_it_fetches_fetches_again(host: HostProcess) -> None:
+    put_archive(host, "model.tar.gz", {"model": random.Random(1).randbytes(1 << 20) * 64})
+    spec = toy_spec(1, artifacts=(Artifact("s3://models/model.tar.gz"),))
+    host.driver.start(spec)
+    until_phase(host.driver, spec.instance_id, "fetching", "ready")
+    host.kill()
+    host.start()
+    until_phase(host.driver, spec.instance_id, "ready")
+    assert (host.directory(spec.instance_id) / "opt/ml/model/model").stat().st_size == 64 << 20
+    assert [path.name for path in host.settings.artifacts_dir.glob(".part-*")] == []
+
+
+def test_H01_a_hostile_archive_fails_the_instance_and_names_the_member(host: HostProcess) -> None:
+    put_archive(host, "evil.tar.gz", {"../../evil": b"x"})
+    failure = failure_of(host, toy_spec(1, artifacts=(Artifact("s3://models/evil.tar.gz"),)))
+    assert failure.code == "ArtifactInvalid"
+    assert "../../evil" in failure.reason
+    assert list(host.settings.data_dir.rglob("evil")) == []
 
 
 def test_a_host_killed_while_it_stops_an_instance_still_stops_it(host: HostProcess) -> None:
@@ -257,15 +344,9 @@ def test_the_link_answers_logs_and_refuses_what_it_does_not_know(host: HostProce
     spec = toy_spec(1)
     host.driver.start(spec)
     until_phase(host.driver, spec.instance_id, "ready")
-    page = host.client.call_raw(
-        "logs_read",
-        {
-            "account": spec.log.account,
-            "region": spec.log.region,
-            "group": spec.log.group,
-            "stream": spec.log.stream,
-        },
-    )
+    log = spec.log
+    names = {"account": log.account, "region": log.region, "group": log.group, "stream": log.stream}
+    page = host.client.call_raw("logs_read", names)
     assert page["events"][0]["message"].startswith("instance started")
     with pytest.raises(hosts.HostError, match="no operation"):
         host.client.call_raw("no_such_operation", {})
@@ -273,7 +354,7 @@ def test_the_link_answers_logs_and_refuses_what_it_does_not_know(host: HostProce
         host.client.call_raw("start", {"spec": 1})
     status = host.client.call("status", hosts.GetStatus(), hosts.HostStatus)
     assert status.zygotes == ("toy",)
-    assert [each.state for each in status.environments] == ["ready"]
+    assert {each.name: each.state for each in status.environments}["toy"] == "ready"
 
 
 def test_L01_utilisation_of_instances_is_measured() -> None:

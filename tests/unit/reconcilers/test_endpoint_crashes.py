@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control.harness import CRASHED, Control
 
 from clary.domain.faults import Fault
 from clary.drivers.fake import Plan
 from clary.store import Store, Transaction
+from control.harness import CRASHED, Control
 
 OUTSIDE_CALLS = {"start", "inspect", "stop", "remove", "list", "publish", "withdraw", "drain"}
 MOST_POINTS = 200
@@ -178,6 +178,7 @@ def replaced(control: Control) -> None:
     one_fleet(control, "c", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "act", "after"),
     [
@@ -214,4 +215,3 @@ def test_H01_control_may_be_killed_after_every_call(
             assert at > 10, "the crash points were not seen"
             return
     pytest.fail("more crash points than expected")
-

@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from control.harness import CRASHED, Control
 
 from clary.domain.faults import Fault
 from clary.domain.instances import InstanceId
 from clary.drivers.fake import Plan
 from clary.reconcilers import reset
+from control.harness import CRASHED, Control
 
 
 def in_service(control: Control) -> list[InstanceId]:
@@ -44,7 +44,7 @@ def test_H01_it_is_not_in_service_while_a_gateway_lacks_the_route(control: Contr
         raise ConnectionError("a gateway did not apply the route")
 
     publish = control.routing.publish
-    control.routing.publish = refuse  # type: ignore[method-assign, assignment]
+    control.routing.publish = refuse  # type: ignore[method-assign]
     control.settle(6)
     assert control.describe()["EndpointStatus"] == "Creating"
     assert "step failed" in control.steps()
@@ -216,7 +216,7 @@ def test_H01_a_deletion_during_the_work_wins(control: Control) -> None:
         control.routing.publish = publish  # type: ignore[method-assign]
         control.call("DeleteEndpoint", EndpointName="e")
 
-    control.routing.publish = publish_and_delete  # type: ignore[method-assign, assignment]
+    control.routing.publish = publish_and_delete  # type: ignore[method-assign]
     control.settle(6)
     assert control.held == {}
     with pytest.raises(Fault):

@@ -210,6 +210,20 @@ def test_an_old_begun_line_is_shown_and_its_rest_is_another_event(disk: Disk) ->
     assert messages(disk.read(page.next_offset)) == [" and ended"]
 
 
+def test_a_restarted_host_goes_on_marking(disk: Disk) -> None:
+    descriptor = disk.files.open_stream(TARGET)
+    restarted = LogFiles(disk.root, disk.clock)
+    restarted.watch(TARGET)
+    restarted.watch(LogTarget(ACCOUNT, REGION, GROUP, "none"))
+    for _ in range(2):
+        os.write(descriptor, b"x\n")
+        restarted.mark()
+        disk.clock.advance(7)
+    os.close(descriptor)
+    first, second = disk.read(reader=restarted).events
+    assert second.timestamp_ms - first.timestamp_ms == 7000
+
+
 def test_a_finished_stream_can_be_opened_again(disk: Disk) -> None:
     disk.write(b"one\n")
     disk.files.finish(TARGET)

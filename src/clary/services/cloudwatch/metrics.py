@@ -11,7 +11,8 @@ from clary.services.cloudwatch import statistics
 from clary.services.cloudwatch.faults import bad_combination, bad_value, invalid, using_store
 from clary.services.cloudwatch.periods import Span, at, check_times, span
 from clary.services.cloudwatch.queries import Query, read_queries
-from clary.telemetry.store import LISTED_S, Aggregate, Metric, MetricStore
+from clary.telemetry.aggregates import Aggregate, Metric
+from clary.telemetry.store import LISTED_S, MetricStore
 from clary.wire.operations import Call, operation
 from clary.wire.shapes import cloudwatch as shapes
 

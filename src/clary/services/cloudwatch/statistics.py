@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from clary.domain.faults import Fault, not_supported
-from clary.telemetry.store import Aggregate
+from clary.telemetry.aggregates import Aggregate
 
 Statistic = Callable[[Aggregate], float | None]
 """None where the values for it are not known."""

@@ -13,7 +13,7 @@ _PIECE = 512 << 10
 
 def check_size(declared: int | None, headers: Mapping[str, str], limit: int) -> None:
     """Refuses what is declared too large, before any of it is read."""
-    decoded = headers.get("x-amz-decoded-content-length", "")
+    decoded = headers.get("x-amz-decoded-content-length", "")[:19]
     size = int(decoded) if decoded.isdecimal() else declared or 0
     if size > limit:
         raise too_large(size, limit)

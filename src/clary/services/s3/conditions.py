@@ -10,7 +10,7 @@ from clary.blobs.base import ObjectInfo
 from clary.domain.faults import Fault
 from clary.services.s3.errors import invalid_request, not_implemented, precondition_failed
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 class Span(NamedTuple):

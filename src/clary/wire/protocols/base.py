@@ -52,9 +52,9 @@ class Protocol(ABC):
     ) -> Response:
         """The response that carries `members`; those that are None are left out.
 
-        `status` replaces the modelled one, `headers` are added to the bound ones. Raises ShapeError for a member that
-        the output does not have, of the wrong type, or missing though required; and Fault for a value taken from the
-        request that HTTP cannot carry in a header.
+        `status` replaces the modelled one, `headers` replace bound ones of the same name and are added otherwise.
+        Raises ShapeError for a member that the output does not have, of the wrong type, or missing though required;
+        and Fault for a value taken from the request that HTTP cannot carry in a header.
         """
 
 
@@ -106,6 +106,12 @@ def wire_name(shape: Shape, default: str) -> str:
     """The name that a member bears on the wire."""
     name = shape.serialization.get("name")
     return name if isinstance(name, str) else default
+
+
+def merged_headers(bound: HeaderList, given: HeaderList) -> list[tuple[str, str]]:
+    """The bound headers and those that a handler gave, which win."""
+    replaced = {name.lower() for name, _ in given}
+    return [*((name, value) for name, value in bound if name.lower() not in replaced), *given]
 
 
 def event_stream_member(shape: StructureShape) -> str | None:

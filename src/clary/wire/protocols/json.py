@@ -11,6 +11,7 @@ from clary.wire.protocols.base import (
     Member,
     Protocol,
     event_stream_member,
+    merged_headers,
     present_members,
     whole_body,
 )
@@ -36,7 +37,7 @@ class JsonProtocol(Protocol):
         if not isinstance(body, bytes):
             content_type = eventstream.CONTENT_TYPE
         bound = [("x-amzn-RequestId", request_id), ("Content-Type", content_type)]
-        return Response(status or 200, [*bound, *headers], body)
+        return Response(status or 200, merged_headers(bound, headers), body)
 
 
 def _body(shape: StructureShape | None, members: list[Member], path: str) -> bytes | Iterator[bytes]:

@@ -9,7 +9,7 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 from clary.domain.faults import Fault
 from clary.wire.messages import HeaderList, Request, Response
 from clary.wire.protocols import values
-from clary.wire.protocols.base import Protocol, present_members, whole_body, wire_name
+from clary.wire.protocols.base import Protocol, merged_headers, present_members, whole_body, wire_name
 from clary.wire.protocols.markup import element, escape
 from clary.wire.protocols.xml_body import XmlWriter
 
@@ -51,7 +51,7 @@ class QueryProtocol(Protocol):
         attributes = {"xmlns": namespace} if isinstance(namespace, str) else {}
         body = element(f"{operation.name}Response", result + metadata, attributes)
         bound = [("x-amzn-RequestId", request_id), ("Content-Type", "text/xml")]
-        return Response(status or 200, [*bound, *headers], body.encode())
+        return Response(status or 200, merged_headers(bound, headers), body.encode())
 
 
 class _Fields:

@@ -23,6 +23,7 @@ from clary.wire.protocols.base import (
     ShapeError,
     list_items,
     map_entries,
+    merged_headers,
     present_members,
     whole_body,
     wire_name,
@@ -94,7 +95,7 @@ class RestProtocol(Protocol):
         if content_type and not any(name.lower() == "content-type" for name, _ in bound):
             bound.append(("Content-Type", content_type))
         _settle_length(bound, body, operation.name)
-        return Response(status, [*bound, *headers], b"" if status == 204 else body)
+        return Response(status, merged_headers(bound, headers), b"" if status == 204 else body)
 
     def _read_bindings(self, shape: StructureShape, request_uri: str, request: Request) -> dict[str, Any]:
         labels = bind_path(split_template(request_uri.partition("?")[0]), request.path) or {}
@@ -114,7 +115,9 @@ class RestProtocol(Protocol):
 
     def _read_query(self, query: str) -> dict[str, list[str]]:
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_PAIRS)
+            pairs = parse_qsl(
+                _utf8(query), keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_PAIRS
+            )
         except ValueError as error:
             raise self.malformed_binding("query", query) from error
         read: dict[str, list[str]] = {}
@@ -124,8 +127,8 @@ class RestProtocol(Protocol):
 
     def _unquoted(self, name: str, text: str) -> str:
         try:
-            return unquote(text, errors="strict")
-        except UnicodeDecodeError as error:
+            return unquote(_utf8(text), errors="strict")
+        except ValueError as error:
             raise self.malformed_binding(name, text) from error
 
     def _query_value(self, member: Shape, name: str, texts: list[str]) -> Any:
@@ -199,6 +202,11 @@ class RestProtocol(Protocol):
             return self.body_content_type, self.write_body(operation, member, inner)
         scalar = values.checked(member, value, path)
         return None, scalar if isinstance(scalar, bytes) else str(scalar).encode()
+
+
+def _utf8(raw: str) -> str:
+    """A path or a query, whose bytes came as Latin-1. Clients encode what is not ASCII, but not all of them."""
+    return raw.encode("latin-1").decode("utf-8")
 
 
 def _header_map(name: str, prefix: str, headers: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -125,9 +125,9 @@ def _family(config: Mapping[str, object], argument: str) -> int:
         print(f"child {child.pid}")
     if os.fork() == 0:
         os.setsid()
-        if os.fork() == 0:
-            print(f"child {os.getpid()}")
+        if (grandchild := os.fork()) == 0:
             time.sleep(3600)
+        print(f"child {grandchild}")
         os._exit(0)
     os.wait()
     return _serve(config, argument) if argument == "serve" else 5

@@ -1,7 +1,13 @@
 """The built-in XGBoost algorithm's serving side: one booster or an ensemble of them.
 
-All requests of a batch that want the same are predicted in one call of the library. What the container does is
-followed to the letter (status, words, notation) where `docs/howto/add-a-runtime.md` does not say otherwise.
+All rows that wait, whichever request they came with, are predicted in one call of the library. Status, words and
+notation are the AWS container's, except that
+
+- rows with too few columns are refused (400) like those with too many; the container takes them for missing values;
+- libsvm indexes are used as they are; newer containers shift them when no index is 0, which mistakes sparse rows;
+- a CSV's delimiter is the first of comma, tab, semicolon, bar and blank that its first line has, not guessed;
+- `application/jsonlines` is read too; recordIO is read but not written;
+- pickled boosters and code of the user's own are refused by name when the model is loaded.
 """
 
 import logging

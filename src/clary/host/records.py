@@ -1,0 +1,113 @@
+"""The host's record of one instance, and its directory as a whole: made, noted in, erased."""
+
+import logging
+import re
+import shutil
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus
+from clary.host import limits
+from clary.host.failures import Refused
+from clary.links import instances as files
+from clary.links import processes
+
+ORPHAN_ROUNDS = 100
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Instance:
+    """The host's record of one instance. Changed under the lock of `Instances` only."""
+
+    spec: InstanceSpec
+    directory: Path
+    state: files.State
+    detail: str = ""
+    minder: processes.ProcessIdentity | None = None
+    peak_bytes: int = 0
+    end_by: float | None = None  # monotonic: when the minder should have ended it
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def id(self) -> InstanceId:
+        return self.spec.instance_id
+
+    @property
+    def socket(self) -> str:
+        return str(self.directory / files.SOCKET)
+
+    def status(self) -> InstanceStatus:
+        serving = self.state.phase in ("ready", "unhealthy")
+        return InstanceStatus(
+            instance_id=self.id,
+            phase=self.state.phase,
+            detail=self.detail,
+            address=f"unix:{self.socket}" if serving else "",
+            resolved_image=self.state.resolved_image,
+            failure=self.state.failure if self.state.phase == "exited" else None,
+            started_at=self.state.started_at,
+            ready_at=self.state.ready_at,
+        )
+
+
+def make_directory(directory: Path, spec: InstanceSpec, state: files.State) -> None:
+    """The directory with its spec, at once: a half-made one would count for nothing anyway."""
+    new = directory.with_name(f".new-{directory.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(mode=0o700)
+        files.write(new, files.SPEC, spec)
+        files.write(new, files.STATE, state)
+        new.rename(directory)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def erase(directory: Path) -> None:
+    """The spec first: from then on the rest is rubbish to whoever finds it."""
+    (directory / files.SPEC).unlink(missing_ok=True)
+    shutil.rmtree(directory, onerror=_unless_gone)
+
+
+def _unless_gone(
+    function: object, path: str, error: tuple[type[BaseException], BaseException, object]
+) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
+def checked(id: InstanceId) -> InstanceId:
+    if not _ID.match(id):
+        raise Refused("BadRequest", f"{id!r} is no instance id")
+    return id
+
+
+_ID = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
+
+
+def end_orphans(session: int) -> None:
+    """What a killed minder leaves: the kernel ends the instance with it, not what the instance had started."""
+    for _ in range(ORPHAN_ROUNDS):
+        found = [processes.identify(pid) for pid in limits.members_of_session(session)]
+        alive = [identity for identity in found if identity is not None]
+        if not alive:
+            return
+        for identity in alive:
+            processes.signal(identity, signal.SIGKILL)
+        processes.wait_gone(alive, 0.1)
+    log.error("processes of an instance cannot be killed", extra={"session": session})
+
+
+def write_note(directory: Path, name: str, value: object) -> None:
+    """A file whose loss does no harm as long as this host lives: a full disk must not keep an instance alive."""
+    try:
+        files.write(directory, name, value)
+    except OSError as error:
+        extra = {"directory": str(directory), "file": name, "error": str(error)}
+        log.warning("a note about an instance could not be written", extra=extra)

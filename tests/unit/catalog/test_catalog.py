@@ -1,0 +1,87 @@
+"""Manifests: images find their framework, and a manifest with a mistake is refused with its path."""
+
+from pathlib import Path
+
+import pytest
+
+from clary.catalog import Catalog, CatalogError
+
+GOOD = """
+name = "toy"
+version = "1"
+module = "toy"
+repositories = ["toy", "own/toy"]
+roles = ["serve"]
+environment = "host"
+import_time_environment = ["OMP_*", "LD_PRELOAD"]
+"""
+
+
+def catalog(tmp_path: Path, *manifests: str) -> Catalog:
+    for number, text in enumerate(manifests):
+        (tmp_path / f"framework-{number}").mkdir()
+        (tmp_path / f"framework-{number}/manifest.toml").write_text(text)
+    return Catalog.load(tmp_path)
+
+
+def test_the_frameworks_that_come_along_can_be_read() -> None:
+    assert Catalog.load().named("xgboost") is not None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1",
+        "811284229777.dkr.ecr.eu-west-1.amazonaws.com/xgboost:latest",
+        "sagemaker-xgboost",
+    ],
+)
+def test_H01_an_image_finds_its_framework_by_repository_alone(uri: str) -> None:
+    manifest = Catalog.load().resolve(uri)
+    assert manifest is not None
+    assert manifest.name == "xgboost"
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "nobody/xgboost:1", "123456789012.dkr.ecr.us-east-1.amazonaws.com/other:1"]
+)
+def test_an_image_of_nobody_resolves_to_nothing(uri: str) -> None:
+    assert Catalog.load().resolve(uri) is None
+
+
+def test_what_resolves_can_be_listed(tmp_path: Path) -> None:
+    assert catalog(tmp_path, GOOD).repositories == ("own/toy", "toy")
+
+
+def test_variables_that_count_at_import_are_known_by_pattern(tmp_path: Path) -> None:
+    manifest = catalog(tmp_path, GOOD).named("toy")
+    assert manifest is not None
+    assert manifest.is_import_time("OMP_NUM_THREADS")
+    assert manifest.is_import_time("LD_PRELOAD")
+    assert not manifest.is_import_time("LD_LIBRARY_PATH")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "cannot be read"),
+        ('name = "toy"', "lacks module, repositories, roles, version"),
+        (GOOD + "colour = 1", "colour"),
+        (GOOD.replace('"1"', "1"), "version"),
+        (GOOD.replace('["serve"]', '["dance"]'), "dance"),
+        (GOOD.replace('["serve"]', "[1]"), "roles"),
+        (GOOD.replace('"host"', '"moon"'), "moon"),
+        (GOOD.replace('environment = "host"', 'lock = "missing.lock"'), "missing.lock"),
+        (GOOD + 'entry = "main"', "module:function"),
+    ],
+)
+def test_a_manifest_with_a_mistake_is_refused_by_path(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(CatalogError) as refused:
+        catalog(tmp_path, text)
+    assert words in str(refused.value)
+    assert "manifest.toml" in str(refused.value)
+
+
+def test_two_frameworks_cannot_share_a_repository(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="own/toy"):
+        catalog(tmp_path, GOOD, GOOD.replace('name = "toy"', 'name = "other"').replace('"toy",', ""))

@@ -1,0 +1,112 @@
+"""The server's own operations: Z01 (why), status and reset."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.domain.faults import Fault
+from clary.domain.instances import LogTarget
+from clary.drivers.fake import Plan
+from clary.reconcilers import reset
+from clary.services import clary as admin
+from clary.settings import Settings
+from control.harness import CRASHED, Control
+
+
+class Admin(Control):
+    def __init__(self, directory: Path, *, ephemeral: bool = True) -> None:
+        super().__init__(directory)
+        found = Settings(data_dir=directory, cache_dir=directory / "cache", ephemeral=ephemeral)
+        self.asked: list[LogTarget] = []
+        self.table.add(
+            "clary",
+            *admin.resources(
+                self.store,
+                self.clock,
+                found,
+                log_tail=self._tail,
+                reset=lambda: reset.empty(self.runner, self.store, self.driver, self.routing),
+                parts=lambda: {"Host": "answers"},
+            ),
+        )
+
+    def _tail(self, target: LogTarget, lines: int) -> Sequence[str]:
+        self.asked.append(target)
+        return ["one", "two"]
+
+    def ask(self, operation: str, *, is_root: bool = True, **params: object) -> Any:
+        handler = self.table.find("clary", operation)
+        assert handler is not None
+        answer = handler(self.call_of("clary", operation, is_root=is_root), params)
+        json.dumps(answer)  # it goes out as plain JSON
+        return answer
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Admin]:
+    control = Admin(tmp_path)
+    control.model()
+    control.config()
+    yield control
+    control.close()
+
+
+def test_Z01_why_tells_a_failure_with_its_evidence(control: Admin) -> None:
+    control.plan(Plan(until="starting", failure=CRASHED))
+    control.endpoint()
+    control.settle(6)
+    why = control.ask("Explain", Name="E")
+    assert (why["Name"], why["Kind"], why["Status"]) == ("e", "endpoint", "Failed")
+    assert [event["Step"] for event in why["Events"]] == [
+        "creation asked for",
+        "instance wanted",
+        "instance preparing",
+        "instance fetching",
+        "instance starting",
+        "instance exited",
+        "deployment failed",
+        "failed",
+    ]
+    assert why["Failure"]["exit_code"] == 3
+    assert why["Failure"]["log_tail"] == ("bad model",)
+    assert why["LogTail"] == ["one", "two"]
+    assert control.asked[0].stream == why["LogStream"]
+    assert why["Next"] == ["clary logs e", "aws sagemaker delete-endpoint --endpoint-name e"]
+
+
+def test_Z01_why_knows_the_other_kinds_and_says_what_it_does_not_know(control: Admin) -> None:
+    assert control.ask("Explain", Name="m")["Kind"] == "model"
+    assert control.ask("Explain", Name="c")["Kind"] == "endpoint-config"
+    with pytest.raises(Fault, match='named "x"'):
+        control.ask("Explain", Name="x")
+
+
+def test_status_shows_endpoints_with_their_instances(control: Admin) -> None:
+    control.endpoint()
+    control.settle(5)
+    status = control.ask("GetStatus")
+    (endpoint,) = status["Endpoints"]
+    assert (endpoint["Name"], endpoint["Status"]) == ("e", "InService")
+    assert [instance["Phase"] for instance in endpoint["Instances"]] == ["ready"]
+    assert status["Counts"]["endpoint"] == {"Total": 1, "InService": 1}
+    assert status["Disk"]["FreeBytes"] > 0
+    assert control.ask("GetHealth")["Status"] == "Healthy"
+
+
+def test_reset_is_for_ephemeral_servers_and_the_root_key(tmp_path: Path) -> None:
+    lasting = Admin(tmp_path, ephemeral=False)
+    lasting.model()
+    with pytest.raises(Fault, match="ephemeral"):
+        lasting.ask("Reset")
+    lasting.close()
+    ephemeral = Admin(tmp_path)
+    with pytest.raises(Fault) as refused:
+        ephemeral.ask("Reset", is_root=False)
+    assert refused.value.code == "AccessDeniedException"
+    assert ephemeral.call("ListModels")["Models"]
+    assert ephemeral.ask("Reset") == {}
+    assert ephemeral.call("ListModels") == {"Models": []}
+    ephemeral.close()
