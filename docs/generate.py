@@ -55,20 +55,24 @@ def coverage() -> str:
         model = loader.load_service_model(service, "service-2")
         names = ", ".join(f"`{name}`" for name in sorted(implemented[service]))
         lines.append(f"| {service} | {len(model['operations'])} | {len(implemented[service])}: {names} |")
-    return "\n".join([*lines, "", *_WITHOUT_EFFECT, ""])
+    lines += ["", "## Accepted without effect", ""]
+    lines += ["These members are accepted, shown where AWS shows them, and change nothing here.", ""]
+    lines += ["| service | operation | members |", "| --- | --- | --- |"]
+    for service in sorted(implemented):
+        package = (
+            importlib.import_module(f"clary.services.{service}") if service != "sagemaker-runtime" else None
+        )
+        for operation, members in getattr(package, "ACCEPTED_WITHOUT_EFFECT", {}).items():
+            lines.append(f"| {service} | {operation} | {', '.join(f'`{member}`' for member in members)} |")
+    lines += ["", *_IMAGES, ""]
+    return "\n".join(lines)
 
 
-_WITHOUT_EFFECT = (
-    "## Accepted without effect",
+_IMAGES = (
+    "## Images",
     "",
-    "These members are kept and shown by Describe, and change nothing here:",
-    "",
-    "| operation | members | why |",
-    "| --- | --- | --- |",
-    "| CreateModel | `VpcConfig`, `EnableNetworkIsolation` | instances have no network rules of their own yet |",
-    "| CreateModel | the account and region in `Image` | the repository names the runtime |",
-    "| CreateEndpointConfig | `KmsKeyId`, `VolumeSizeInGB` | there are no volumes to size or encrypt |",
-    "| PutObject | `StorageClass` STANDARD, `ServerSideEncryption` AES256 | one class of storage |",
+    "An image's repository names the framework; account, region and tag do not count. One current version serves all",
+    "tags, and DescribeEndpoint's `DeployedImages` says which.",
 )
 
 

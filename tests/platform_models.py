@@ -20,7 +20,7 @@ PATIENCE_S = 120.0
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str) -> T:
+def eventually(look: Callable[[], T | None], what: str) -> T:
     """What `look` gives once it is true. The world needs time; how much is no test's business."""
     deadline = time.monotonic() + PATIENCE_S
     while not (found := look()):

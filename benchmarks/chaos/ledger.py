@@ -127,6 +127,7 @@ class Load:
                     self.ledger.broken[type(error).__name__] += 1
                 connection.close()
                 connection = SignedConnection(self._platform)
+                time.sleep(0.01)  # where nobody listens it would spin
                 continue
             self._enter(status, answer, float(self._expected[index]))
         connection.close()

@@ -22,6 +22,7 @@ from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog
 from clary.domain.clock import Clock, SystemClock
 from clary.domain.instances import LogTarget
+from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver
 from clary.drivers.local import LocalDriver
 from clary.links import hosts, processes
@@ -35,6 +36,7 @@ from clary.services import clary as admin
 from clary.services import cloudwatch, iam, logs, s3, sagemaker, sts
 from clary.settings import Settings
 from clary.store import Store
+from clary.telemetry import server_log
 from clary.telemetry.logs import LogsUnavailable, RemoteLogs
 from clary.telemetry.store import MetricStore
 from clary.wire import validate
@@ -130,6 +132,7 @@ class Control:
             max_api_bytes=self._settings.max_api_bytes,
         )
         self._hub.start()
+        await asyncio.get_running_loop().run_in_executor(None, self._withdraw_orphans)
         self._runner.start()
         server = await wire.serve(self._settings.control_socket)
         threading.Thread(target=self._collect_metrics, name="host-metrics", daemon=True).start()
@@ -145,6 +148,19 @@ class Control:
         self._runner.stop()
         self._hub.close()
         self._host.close()
+
+    def _withdraw_orphans(self) -> None:
+        """Routes of the last life whose endpoint is gone: a power cut may have kept the one and not the other."""
+        with self._store.read() as tx:
+            orphans = [
+                route.key
+                for route in self._hub.routes()
+                if tx.resources.find(route.key.account, route.key.region, ENDPOINT.name, route.key.name)
+                is None
+            ]
+        if orphans:
+            log.warning("routes without an endpoint are withdrawn", extra={"count": len(orphans)})
+            self._hub.withdraw(*orphans)
 
     def _collect_metrics(self) -> None:
         """Fetches what the host measured. Acknowledged only when it is stored; the host keeps it until then."""
@@ -197,7 +213,7 @@ def main() -> None:
         "--settings", type=Path, required=True, help="the settings file that `clary up` wrote"
     )
     found = settings.read(parser.parse_args().settings)
-    logging.basicConfig(level=found.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    server_log.configure(found.log_level)
     processes.record(found.run_dir / "control.pid.json")
     uvloop.run(Control(found, SystemClock()).run())
 

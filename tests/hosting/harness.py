@@ -15,6 +15,7 @@ from clary import settings
 from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus, LogTarget
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.local import LocalDriver
+from clary.links import instances, processes
 from clary.links.hosts import HostClient
 
 PATIENCE_S = 90.0
@@ -77,12 +78,17 @@ class HostProcess:
         self._end(signal.SIGTERM)
 
     def close(self) -> None:
-        """Ends the instances too."""
-        if self._process is None:
-            self.start()
-        self.driver.remove([status.instance_id for status in self.driver.list()])
-        self.terminate()
-        self.client.close()
+        """Ends the instances too, whatever a failed test left."""
+        try:
+            if self._process is None:
+                self.start()
+            self.driver.remove([status.instance_id for status in self.driver.list()])
+            self.terminate()
+        finally:
+            self.kill()
+            for directory in self.settings.instances_dir.glob("i-*"):
+                processes.signal(instances.minder_of(directory), signal.SIGTERM)
+            self.client.close()
 
     def directory(self, id: InstanceId) -> Path:
         return self.settings.instances_dir / id

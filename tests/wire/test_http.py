@@ -156,9 +156,7 @@ def test_an_ambiguous_or_malformed_request_is_refused_and_its_connection_closed(
 )
 def test_a_head_too_large_is_refused(tmp_path: Path, request_bytes: bytes) -> None:
     async def scenario(_: HttpServer, path: Path) -> None:
-        assert (await talk(path, request_bytes)).startswith(
-            (b"HTTP/1.1 431")
-        )
+        assert (await talk(path, request_bytes)).startswith(b"HTTP/1.1 431")
 
     run(echo, scenario, tmp_path)
 
@@ -514,7 +512,8 @@ def test_however_the_bytes_are_cut_the_answers_are_the_same(
         reader, writer = await asyncio.open_unix_connection(str(path))
         at = 0
         for cut in [*cuts, len(requests)]:
-            writer.write(requests[at : at + cut])
+            if not writer.is_closing():  # else only junk is left, and the server has answered and closed
+                writer.write(requests[at : at + cut])
             await asyncio.sleep(0)
             at += cut
         try:

@@ -298,6 +298,10 @@ def s3_client(region: str, credentials: Credentials) -> Any:
         ({"authorization": "AWS4-HMAC-SHA256 "}, "IncompleteSignatureException"),
         ({"authorization": "AWS4-HMAC-SHA256 Credential=a/b/c"}, "IncompleteSignatureException"),
         ({"authorization": "\x7fé"}, "IncompleteSignatureException"),
+        (
+            {"authorization": "AWS4-HMAC-SHA256 Credential=a,, SignedHeaders=b, Signature=" + "0" * 64},
+            "IncompleteSignatureException",
+        ),
     ],
 )
 def test_Z04_what_is_no_signature_is_told_so(headers: dict[str, str], code: str) -> None:

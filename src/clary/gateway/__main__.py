@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import gc
-import logging
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ import uvloop
 
 from clary import settings
 from clary.gateway.app import Gateway
+from clary.telemetry import server_log
 
 
 def main(arguments: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--listen-fd", type=int, required=True, help="the inherited listening socket")
     said = parser.parse_args(arguments)
     read = settings.read(said.settings)
-    logging.basicConfig(level=read.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    server_log.configure(read.log_level)
     uvloop.run(_run(read, said.number, socket.socket(fileno=said.listen_fd)))
 
 

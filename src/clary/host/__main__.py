@@ -11,6 +11,7 @@ from clary.catalog import Catalog
 from clary.domain.clock import SystemClock
 from clary.host.service import Host
 from clary.links import processes
+from clary.telemetry import server_log
 
 log = logging.getLogger("clary.host")
 
@@ -19,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m clary.host")
     parser.add_argument("--settings", type=Path, required=True)
     settings = settings_module.read(parser.parse_args().settings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    server_log.configure(settings.log_level)
     run(settings, Catalog.load())
 
 

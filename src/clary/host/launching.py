@@ -24,6 +24,7 @@ from clary.links.processes import ProcessIdentity
 from clary.telemetry.logs import LogFiles
 
 CLAIM_TIMEOUT_S = 30.0
+LITTLE_ROOM_BYTES = 1 << 20
 
 _OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
 
@@ -106,6 +107,8 @@ class Launcher:
             if (minder := files.minder_of(directory)) is not None:
                 return minder
             pause.take()
+        if shutil.disk_usage(directory).free < LITTLE_ROOM_BYTES:
+            raise Refused("DiskFull", "the disk is full: free some space, then try again")
         raise Refused("StartFailed", "the process that minds the instance did not begin")
 
     def _describe(

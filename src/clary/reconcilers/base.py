@@ -47,6 +47,10 @@ class Reconciler(Protocol):
     @property
     def kind(self) -> str: ...
 
+    @property
+    def settled(self) -> frozenset[str]:
+        """Statuses in which nothing is left to do, ever: a start passes them over."""
+
     def reconcile(self, lease: Lease) -> float | None:
         """Brings one resource nearer to what is wanted; when to look again, None when it has settled.
 
@@ -79,8 +83,8 @@ class Runner:
         with self._store.write() as tx:
             if not self._store.is_shared:
                 tx.work.release_all()
-            for kind in self._reconcilers:
-                tx.work.wish_all(kind)
+            for kind, reconciler in self._reconcilers.items():
+                tx.work.wish_all(kind, but=reconciler.settled)
 
     def start(self) -> None:
         self.recover()

@@ -50,6 +50,7 @@ class _Loaded:
 
 class EndpointReconciler:
     kind = ENDPOINT.name
+    settled = frozenset({"Failed"})  # shown only when everything of it is gone
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Store:
     def open(cls, url: str, clock: Clock, *, is_durable: bool = True) -> "Store":
         """Opens the store and migrates it. `is_durable=False` skips the disk's confirmation: for tests."""
         writer = sa.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=False)
-        reader = sa.create_engine(url, pool_size=_READERS, max_overflow=_READERS)
+        reader = sa.create_engine(url, pool_size=_READERS, max_overflow=-1)  # threads are bounded elsewhere
         if writer.dialect.name == "sqlite":
             _configure_sqlite(writer, "BEGIN IMMEDIATE", is_writer=True, is_durable=is_durable)
             _configure_sqlite(reader, "BEGIN", is_writer=False, is_durable=is_durable)

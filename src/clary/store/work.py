@@ -5,6 +5,7 @@ count grew since it was taken. A key without work has no row.
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -55,10 +56,11 @@ class Work:
         )
         self.has_wished = True
 
-    def wish_all(self, kind: str) -> None:
-        """Makes every resource of a kind due now: after a start nobody knows what changed meanwhile."""
+    def wish_all(self, kind: str, *, but: Collection[str] = ()) -> None:
+        """Makes every resource of a kind due now, except in these statuses."""
+        resources = tables.resources.c
         uids = self._connection.execute(
-            sa.select(tables.resources.c.uid).where(tables.resources.c.kind == kind)
+            sa.select(resources.uid).where(resources.kind == kind, resources.status.not_in(but))
         ).scalars()
         for uid in list(uids):
             self.wish(kind, uid)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import botocore.config
 import botocore.session
@@ -36,7 +36,7 @@ class RunningServer:
         self._environment = {**os.environ, **(environment or {})}
         self._up: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "RunningServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -42,6 +42,8 @@ class Service(Protocol):
 
     def match(self, method: str, path: str, query: str, headers: Any) -> str | None: ...
 
+    def absence(self, operation: str) -> str | None: ...
+
 
 class Models(Protocol):
     def service(self, name: str) -> Service: ...
@@ -112,7 +114,7 @@ class Answering:
             raise unknown_operation(identified)
         handler = self._table.find(identified.service, operation)
         if handler is None:
-            raise unsupported_operation(identified, operation)
+            raise unsupported_operation(identified, operation, service.absence(operation))
         model = service.operation(operation)
         return Plan(identified, operation, handler, model, model.has_streaming_input)
 

@@ -149,8 +149,14 @@ def unknown_operation(identified: Identified) -> Fault:
     )
 
 
-def unsupported_operation(identified: Identified, operation: str) -> Fault:
-    """An operation that AWS has and this server has not."""
+def unsupported_operation(identified: Identified, operation: str, absence: str | None = None) -> Fault:
+    """An operation that AWS has and this server has not.
+
+    `absence`: the operation describes one thing, and this is its modelled error for there being none. That is
+    true of every thing of a kind that is not built, and clients handle it.
+    """
+    if absence is not None:
+        return Fault(absence, f"There is no such resource: {operation} is not supported by this server")
     if identified.protocol == _XML:
         return Fault("NotImplemented", f"{operation} is not supported by this server", 501)
     return validation(f"{operation} is not supported by this server")

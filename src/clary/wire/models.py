@@ -58,6 +58,7 @@ class ServiceModel:
         operation_names: Collection[str],
         error_statuses: Mapping[str, int],
         routes: Collection[RestRoute],
+        absences: Mapping[str, str],
     ) -> None:
         self.name = name
         self.operation_names = frozenset(operation_names)
@@ -65,6 +66,7 @@ class ServiceModel:
         self._kept = frozenset(inner.operation_names)
         self._error_statuses = error_statuses
         self._router = RestRouter(routes)
+        self._absences = absences
 
     @property
     def protocol_names(self) -> tuple[str, ...]:
@@ -95,6 +97,10 @@ class ServiceModel:
         """The REST operation that a request means. `path` and `query` are raw, header names lower case."""
         return self._router.match(method, path, query, headers)
 
+    def absence(self, operation: str) -> str | None:
+        """The modelled error with which a Describe says that there is no such thing; None without one."""
+        return self._absences.get(operation)
+
     def error_status(self, code: str) -> int | None:
         """The HTTP status that the model gives a modelled error; None when it says nothing."""
         return self._error_statuses.get(code)
@@ -123,7 +129,7 @@ def load(name: str, wanted: Collection[str] | None) -> ServiceModel:
     }
     inner = model.ServiceModel(description, name)
     routes = list(_rest_routes(operations, file.shapes)) if _is_rest(file.metadata) else []
-    return ServiceModel(name, inner, operations, _error_statuses(file.shapes), routes)
+    return ServiceModel(name, inner, operations, _error_statuses(file.shapes), routes, _absences(operations))
 
 
 def _model_path(name: str) -> Path:
@@ -190,6 +196,15 @@ def _error_statuses(shapes: Mapping[str, msgspec.Raw]) -> dict[str, int]:
         if traits.exception and "httpStatusCode" in traits.error:
             statuses[traits.error.get("code", name)] = traits.error["httpStatusCode"]
     return statuses
+
+
+def _absences(operations: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, operation in operations.items():
+        errors = [error["shape"] for error in operation.get("errors", ())]
+        if name.startswith("Describe") and "ResourceNotFound" in errors:
+            found[name] = "ResourceNotFound"
+    return found
 
 
 def _rest_routes(

@@ -343,10 +343,15 @@ def _parse_authorization(prefix: bytes) -> _Scope:
     algorithm, _, rest = text.partition(" ")
     if algorithm != "AWS4-HMAC-SHA256":
         raise _incomplete(f"Authorization header begins with {algorithm[:40]!r}, not with AWS4-HMAC-SHA256.")
-    fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    parts = rest.split(",")
+    fields = dict(part.strip().partition("=")[::2] for part in parts)
     for name in ("Credential", "SignedHeaders", "Signature"):
         if name not in fields:
             raise _incomplete(f"Authorization header requires '{name}' parameter.")
+    if len(parts) != 3:
+        raise _incomplete(
+            "Authorization header must hold Credential, SignedHeaders and Signature, each once."
+        )
     if fields["Signature"] or not prefix.endswith(b"Signature="):
         raise _incomplete("Authorization header's 'Signature' must come last and have 64 digits.")
     return _scope(fields["Credential"], fields["SignedHeaders"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clary.domain.faults import Fault
+from clary.domain.routes import EndpointRoute
 from clary.drivers.fake import Plan
 from clary.store import Store, Transaction
 from control.harness import CRASHED, Control
@@ -215,3 +216,28 @@ def test_H01_control_may_be_killed_after_every_call(
             assert at > 10, "the crash points were not seen"
             return
     pytest.fail("more crash points than expected")
+
+
+def test_H01_a_generation_never_means_two_routes(tmp_path: Path) -> None:
+    """Killed right after a route was published, while another instance dies: the next route is a newer one."""
+    control = prepared(tmp_path / "data")
+    control.endpoint()
+    control.settle(5)
+    first, second, third = control.routing.targets("e")
+    control.driver.end(first)
+    publish = control.routing.publish
+
+    def publish_and_crash(route: EndpointRoute) -> None:
+        publish(route)
+        raise Crash
+
+    control.routing.publish = publish_and_crash  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        control.settle(2)
+    control.routing.publish = publish  # type: ignore[method-assign]
+    control.driver.end(second)
+    control = control.restarted()
+    control.settle(8)  # the fake gateways refuse a generation with two meanings
+    one_fleet(control, "c", 3)
+    assert third in control.held
+    control.close()

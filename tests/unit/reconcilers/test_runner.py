@@ -18,6 +18,7 @@ class Recorder:
     """A reconciler that does what it is told and says when it was asked."""
 
     kind = "thing"
+    settled: frozenset[str] = frozenset()
 
     def __init__(self, act: Callable[[str], float | None]) -> None:
         self._act = act

@@ -5,6 +5,8 @@ checksums conditions attributes errors      the rules they share, pure
 base                                        what every handler has round it
 """
 
+from collections.abc import Mapping
+
 from clary.blobs.base import BlobStore
 from clary.services.s3.base import Holdings
 from clary.services.s3.buckets import Buckets
@@ -12,6 +14,18 @@ from clary.services.s3.copies import Copies
 from clary.services.s3.listing import Listing
 from clary.services.s3.multipart import Multipart
 from clary.services.s3.objects import Objects
+
+ACCEPTED_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    "CreateBucket": ("ACL private", "ObjectOwnership"),
+    "PutObject, CopyObject, CreateMultipartUpload": (
+        "ACL private or bucket-owner-full-control",
+        "StorageClass STANDARD",
+        "ServerSideEncryption AES256: echoed, nothing is encrypted",
+        "TaggingDirective",
+    ),
+    "every operation on objects": ("RequestPayer",),
+}
+"""Operations → members that change nothing here: each value means what happens anyway."""
 
 
 def resources(blobs: BlobStore, *, account: str, max_object_bytes: int) -> tuple[object, ...]:

@@ -1,0 +1,158 @@
+"""`make chaos`, or `python -m benchmarks.chaos [EXPERIMENT …]`: runs the experiments and writes the page."""
+
+import os
+import secrets
+import sys
+import time
+import traceback
+
+from benchmarks.chaos import commits, forged, fuzz, kills, stale
+from benchmarks.chaos.experiment import Broken, Conditions, Experiment
+from benchmarks.report import ROOT, Table, write
+
+PAGE = ROOT / "docs" / "reference" / "chaos.md"
+INTRODUCTION = (
+    "Every experiment runs twice: with Clary as it is, and with the guarantee behind the promise taken away, which\n"
+    "the experiment must notice. How they are made: `benchmarks/chaos/`."
+)
+
+EXPERIMENTS = (
+    Experiment(
+        "processes",
+        "kill -9 of control, of the host, of the supervisor and of all three, under load on one endpoint with two "
+        "instances",
+        "no invocation fails and every prediction is right; what died is started again; the next `clary up` "
+        "adopts gateways and instances on the same port; client and CloudWatch count the same",
+        "survival",
+        "gateways end when one of the others does",
+        kills.kill_everything_but_gateways,
+    ),
+    Experiment(
+        "gateway",
+        "kill -9 of one gateway, four times, with connections open to both",
+        "its own open connections break, no other; a new connection works at once",
+        "company",
+        "gateways end when one of them does",
+        kills.kill_one_gateway,
+    ),
+    Experiment(
+        "down",
+        "`clary down` with everything running, with supervisor and host killed, with all five processes killed",
+        "no process, instance directory or socket remains",
+        "cleanup",
+        "stopping forgets the instances",
+        kills.down_leaves_nothing,
+    ),
+    Experiment(
+        "create",
+        "kill -9 of control before and after the commit of every store write of CreateEndpoint",
+        "the endpoint gets InService and answers, with exactly the wanted instances running",
+        "identity",
+        "a start that is repeated starts another instance",
+        commits.create,
+    ),
+    Experiment(
+        "delete",
+        "kill -9 of control before and after the commit of every store write of DeleteEndpoint",
+        "the endpoint goes, and nothing of it is left",
+        "recovery",
+        "control does not take up what was begun before it",
+        commits.delete,
+    ),
+    Experiment(
+        "stale",
+        "create an endpoint, invoke it on every gateway the moment it is InService, delete it, invoke it on every "
+        "gateway the moment it is gone",
+        "never a stale answer",
+        "acks",
+        "control does not wait for the gateways",
+        stale.never,
+    ),
+    Experiment(
+        "fuzz",
+        "valid, unconstrained, broken and mutilated requests for every implemented operation, and raw bytes on the "
+        "port",
+        "no 5xx, no hang, every answer fits its output shape, and the server predicts rightly afterwards",
+        "validation",
+        "handlers get requests unchecked",
+        fuzz.everything,
+    ),
+    Experiment(
+        "signatures",
+        "requests signed by botocore, and the same with one change each",
+        "every signed one is accepted, every changed one refused",
+        "signatures",
+        "signatures are not compared",
+        forged.signatures,
+    ),
+)
+
+
+def main() -> int:
+    chosen = [experiment for experiment in EXPERIMENTS if not sys.argv[1:] or experiment.name in sys.argv[1:]]
+    unknown = set(sys.argv[1:]) - {experiment.name for experiment in EXPERIMENTS}
+    if unknown or not chosen:
+        sys.exit(f"no such experiment: {', '.join(unknown)}; there are: {', '.join(e.name for e in EXPERIMENTS)}")
+    seed = int(os.environ.get("CHAOS_SEED", secrets.randbelow(1 << 31)))
+    print(f"CHAOS_SEED={seed}", flush=True)
+    table = Table(
+        "Experiments", ("experiment", "what is done", "promise", "result", "guarantee taken away: noticed")
+    )
+    succeeded = True
+    for experiment in chosen:
+        holds, result = _as_it_is(experiment, seed)
+        noticed, seen = _sabotaged(experiment, seed)
+        succeeded = succeeded and holds and noticed
+        table.rows.append(
+            (
+                experiment.name,
+                experiment.done,
+                experiment.promise,
+                _cell(("holds: " if holds else "**broken**: ") + result),
+                _cell(f"{experiment.sabotage_does}: {'noticed: ' if noticed else '**not noticed**: '}{seen}"),
+            )
+        )
+    table.notes.append(f"seed {seed} (`CHAOS_SEED={seed} make chaos` repeats the choices made by chance)")
+    if len(chosen) == len(EXPERIMENTS):
+        write(PAGE, "Chaos", "make chaos", [table], INTRODUCTION)
+        print(f"written: {PAGE.relative_to(ROOT)}")
+    print("every promise held, every sabotage was noticed" if succeeded else "FAILED: see above")
+    return 0 if succeeded else 1
+
+
+def _as_it_is(experiment: Experiment, seed: int) -> tuple[bool, str]:
+    print(f"{experiment.name}: {experiment.done} …", flush=True)
+    began = time.monotonic()
+    try:
+        holds, result = True, experiment.run(Conditions(seed))
+    except Broken as error:
+        holds, result = False, str(error)
+    except Exception as error:  # noqa: BLE001 the other experiments still run; this one has failed
+        traceback.print_exc()
+        holds, result = False, f"the experiment itself failed: {type(error).__name__}: {error}"
+    print(f"  {'holds' if holds else 'BROKEN'} ({time.monotonic() - began:.0f} s): {result}", flush=True)
+    return holds, result
+
+
+def _sabotaged(experiment: Experiment, seed: int) -> tuple[bool, str]:
+    began = time.monotonic()
+    try:
+        noticed, seen = False, experiment.run(Conditions(seed, experiment.sabotage))
+    except Broken as error:
+        noticed, seen = True, str(error)
+    except Exception as error:  # noqa: BLE001 only a broken promise counts as noticing
+        traceback.print_exc()
+        noticed, seen = False, f"the experiment itself failed: {type(error).__name__}: {error}"
+    word = "noticed" if noticed else "NOT NOTICED"
+    print(f"  sabotage `{experiment.sabotage}` {word} ({time.monotonic() - began:.0f} s): {seen}", flush=True)
+    return noticed, seen
+
+
+def _cell(text: str) -> str:
+    """One line, short enough for a table, with nothing that ends a cell."""
+    line = " ".join(text.split()).replace("|", "¦")
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
