@@ -1,0 +1,57 @@
+"""The wire fuzz of `clary.testing.fuzz` at length: every implemented operation, and raw bytes on the port."""
+
+import os
+
+import xgboost
+
+from benchmarks.chaos.experiment import Broken, Conditions, hold
+from benchmarks.chaos.ledger import SignedConnection
+from benchmarks.platform import BUCKET, Platform, regressor
+from clary.main import operation_names
+from clary.testing.fuzz import Fuzz, Unfit
+
+NAME = "fuzzed"
+PROCESSES = ("control", "host", "supervisor", "gateway-0", "gateway-1")
+
+
+def examples() -> int:
+    return int(os.environ.get("CHAOS_EXAMPLES", "200"))
+
+
+def everything(conditions: Conditions) -> str:
+    booster, rows = regressor(trees=5, depth=3)
+    with conditions.platform() as platform:
+        platform.deploy(NAME, platform.upload(booster, NAME))
+        before = {name: platform.process(name) for name in PROCESSES}
+        fuzz = Fuzz(platform, {"Bucket": BUCKET, "Key": NAME, "EndpointName": NAME, "CopySource": f"{BUCKET}/{NAME}"})
+        broken = _all_broken(fuzz, conditions.seed)
+        hold(not broken, f"{len(broken)} operations: " + "\n".join(broken))
+        after = {name: platform.process(name) for name in PROCESSES}
+        hold(before == after, f"processes died: {before} became {after}")
+        _predicts_rightly(platform, booster, rows[0])
+    statuses = ", ".join(f"{count:,} × {status or 'closed'}" for status, count in sorted(fuzz.answers.items()))
+    return f"{sum(fuzz.answers.values()):,} requests to {len(operation_names())} operations: {statuses}"
+
+
+def _all_broken(fuzz: Fuzz, seed: int) -> list[str]:
+    """What every operation did wrong, at most once each."""
+    broken = []
+    for service, name in operation_names():
+        try:
+            fuzz.operation(service, name, examples=examples(), seed=seed)
+        except Unfit as error:
+            broken.append(f"{service}.{name}: {error}")
+    try:
+        fuzz.raw_bytes(examples=examples() * 5, seed=seed)
+    except Unfit as error:
+        broken.append(f"raw bytes: {error}")
+    return broken
+
+
+def _predicts_rightly(platform: Platform, booster: xgboost.Booster, row: object) -> None:
+    expected = float(booster.predict(xgboost.DMatrix([row]))[0])
+    connection = SignedConnection(platform)
+    status, answer = connection.invoke(NAME, ",".join(f"{value:.7g}" for value in row))  # type: ignore[attr-defined]
+    connection.close()
+    if status != 200 or abs(float(answer) - expected) > 1e-4:
+        raise Broken(f"afterwards {status} {answer!r} for {expected}")
