@@ -92,7 +92,9 @@ def main() -> int:
     chosen = [experiment for experiment in EXPERIMENTS if not sys.argv[1:] or experiment.name in sys.argv[1:]]
     unknown = set(sys.argv[1:]) - {experiment.name for experiment in EXPERIMENTS}
     if unknown or not chosen:
-        sys.exit(f"no such experiment: {', '.join(unknown)}; there are: {', '.join(e.name for e in EXPERIMENTS)}")
+        sys.exit(
+            f"no such experiment: {', '.join(unknown)}; there are: {', '.join(e.name for e in EXPERIMENTS)}"
+        )
     seed = int(os.environ.get("CHAOS_SEED", secrets.randbelow(1 << 31)))
     print(f"CHAOS_SEED={seed}", flush=True)
     table = Table(

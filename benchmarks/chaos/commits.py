@@ -130,7 +130,9 @@ class _Trial:
         connection = SignedConnection(self._platform)
         for _ in range(4):
             status, answer = connection.invoke(NAME, self._row)
-            hold(status == 200 and abs(float(answer) - self._expected) < 1e-4, f"answered {status} {answer!r}")
+            hold(
+                status == 200 and abs(float(answer) - self._expected) < 1e-4, f"answered {status} {answer!r}"
+            )
             self.answers += 1
         connection.close()
 
@@ -145,7 +147,11 @@ class _Trial:
 
     def _has_one_fleet(self) -> bool:
         settings = self._platform.settings
-        found = {len(instance_directories(settings)), len(minders(settings)), len(instance_processes(settings))}
+        found = {
+            len(instance_directories(settings)),
+            len(minders(settings)),
+            len(instance_processes(settings)),
+        }
         return found == {INSTANCES}
 
     def _count(self) -> str:
@@ -155,6 +161,8 @@ class _Trial:
 
 def _insist(ask: Callable[[], Any], *done: str) -> None:
     """Asks until it is acknowledged. A repetition may be told that the first one, never answered, had an effect."""
+
+    tries = 0
 
     def is_acknowledged() -> bool:
         nonlocal tries
@@ -170,7 +178,6 @@ def _insist(ask: Callable[[], Any], *done: str) -> None:
             return False
         return True
 
-    tries = 0
     wait_until(is_acknowledged, "acknowledged", CONVERGES_WITHIN_S)
 
 

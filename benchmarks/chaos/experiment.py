@@ -28,7 +28,7 @@ class Conditions:
 
     @property
     def random(self) -> Random:
-        return Random(self.seed)  # noqa: S311 chance, not secrecy
+        return Random(self.seed)
 
     @property
     def environment(self) -> dict[str, str]:

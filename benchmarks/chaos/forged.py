@@ -24,7 +24,9 @@ def signatures(conditions: Conditions) -> str:
     if "DID NOT RAISE" in output:
         raise Broken("a changed request was accepted")
     accepted, refused = (_passed(output, name) for name in (ACCEPTED, REFUSED))
-    hold(accepted >= wanted and refused >= wanted, f"{accepted:,} accepted and {refused:,} refused:\n{output}")
+    hold(
+        accepted >= wanted and refused >= wanted, f"{accepted:,} accepted and {refused:,} refused:\n{output}"
+    )
     return f"{accepted:,} signed requests accepted, {refused:,} changed ones refused"
 
 

@@ -23,13 +23,17 @@ def everything(conditions: Conditions) -> str:
     with conditions.platform() as platform:
         platform.deploy(NAME, platform.upload(booster, NAME))
         before = {name: platform.process(name) for name in PROCESSES}
-        fuzz = Fuzz(platform, {"Bucket": BUCKET, "Key": NAME, "EndpointName": NAME, "CopySource": f"{BUCKET}/{NAME}"})
+        fuzz = Fuzz(
+            platform, {"Bucket": BUCKET, "Key": NAME, "EndpointName": NAME, "CopySource": f"{BUCKET}/{NAME}"}
+        )
         broken = _all_broken(fuzz, conditions.seed)
         hold(not broken, f"{len(broken)} operations: " + "\n".join(broken))
         after = {name: platform.process(name) for name in PROCESSES}
         hold(before == after, f"processes died: {before} became {after}")
         _predicts_rightly(platform, booster, rows[0])
-    statuses = ", ".join(f"{count:,} × {status or 'closed'}" for status, count in sorted(fuzz.answers.items()))
+    statuses = ", ".join(
+        f"{count:,} × {status or 'closed'}" for status, count in sorted(fuzz.answers.items())
+    )
     return f"{sum(fuzz.answers.values()):,} requests to {len(operation_names())} operations: {statuses}"
 
 

@@ -75,7 +75,7 @@ def down_leaves_nothing(conditions: Conditions) -> str:
         ("supervisor", "host"),
         ("supervisor", "control", "host", "gateway-0", "gateway-1"),
     ]
-    for number, killed in enumerate(cases):
+    for killed in cases:
         platform = conditions.platform()
         try:
             platform.start()
@@ -129,7 +129,12 @@ def _wait_until_whole(platform: Platform) -> None:
     """Until every process runs and control answers for a host that answers."""
 
     def is_whole() -> bool:
-        names = ["control", "host", "supervisor", *(f"gateway-{n}" for n in range(platform.settings.gateways))]
+        names = [
+            "control",
+            "host",
+            "supervisor",
+            *(f"gateway-{n}" for n in range(platform.settings.gateways)),
+        ]
         if any(platform.process(name) is None for name in names):
             return False
         with suppress(AdminError, OSError, ClientError, BotoCoreError):

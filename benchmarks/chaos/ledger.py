@@ -157,7 +157,8 @@ def served(platform: Platform, endpoint: str) -> int:
         Period=60,
         Statistics=["Sum"],
     )
-    return round(sum(point["Sum"] for point in found["Datapoints"]))
+    points: list[dict[str, float]] = found["Datapoints"]
+    return round(sum(point["Sum"] for point in points))
 
 
 def served_settles_at(platform: Platform, endpoint: str, count: int, timeout_s: float = 30.0) -> int:

@@ -93,5 +93,3 @@ class PinnedLoad:
                 client.right += 1
             else:
                 client.wrong.append(f"{status} {answer[:100]!r}")
-
-

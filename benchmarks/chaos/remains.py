@@ -40,7 +40,9 @@ def nothing_is_left(settings: Settings) -> str:
     hold(not directories, f"instance directories left: {directories}")
     sockets = [str(path) for path in settings.data_dir.rglob("*") if path.is_socket()]
     hold(not sockets, f"sockets left: {sockets}")
-    listening = [line for line in Path("/proc/net/unix").read_text().splitlines() if str(settings.data_dir) in line]
+    listening = [
+        line for line in Path("/proc/net/unix").read_text().splitlines() if str(settings.data_dir) in line
+    ]
     hold(not listening, f"sockets still open: {listening}")
     return "0 processes, 0 instance directories, 0 sockets left"
 

@@ -27,7 +27,7 @@ def rounds() -> int:
 
 @dataclass(slots=True)
 class _Model:
-    """An endpoint configuration and what it predicts. Two that differ, in turn, show an answer of the endpoint before."""
+    """An endpoint configuration and what it predicts. Two that differ take turns: so an old answer shows."""
 
     config: str
     row: str
@@ -80,12 +80,17 @@ def _rounds(shared: _Shared, name: str, count: int) -> None:
             _wait(lambda: _status(sagemaker, name) == "InService", f"{name} InService")
             for gateway, status, answer in gateways.ask(name, model.row):
                 is_right = status == 200 and abs(float(answer) - model.expected) < 1e-4
-                hold(is_right, f"InService, but {gateway} answered {status} {answer[:80]!r} in round {number + 1}")
+                hold(
+                    is_right,
+                    f"InService, but {gateway} answered {status} {answer[:80]!r} in round {number + 1}",
+                )
             sagemaker.delete_endpoint(EndpointName=name)
             _wait(lambda: _status(sagemaker, name) == "gone", f"{name} gone")
             for gateway, status, answer in gateways.ask(name, model.row):
                 is_refused = status == 400 and b"not found" in answer
-                hold(is_refused, f"gone, but {gateway} answered {status} {answer[:80]!r} in round {number + 1}")
+                hold(
+                    is_refused, f"gone, but {gateway} answered {status} {answer[:80]!r} in round {number + 1}"
+                )
             with shared.lock:
                 shared.counts += Counter(rounds=1, right=len(gateways.names), refused=len(gateways.names))
                 if shared.counts["rounds"] % 100 == 0:

@@ -1,0 +1,34 @@
+"""No request, however broken, gets a 5xx or silence, and the server is right afterwards. `make chaos` tries more."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from clary.main import operation_names
+from clary.testing.fuzz import Fuzz
+from clary.testing.server import RunningServer
+from platform_models import BUCKET, deploy, invoke, predictions, regressor, rows
+
+NAME = "fuzzed"
+
+
+@pytest.fixture(scope="module")
+def fuzz(server: RunningServer) -> Iterator[Fuzz]:
+    booster = regressor()
+    deploy(server, NAME, booster)
+    server.client("s3").put_object(Bucket=BUCKET, Key=NAME, Body=b"anything")
+    names = [f"gateway-{number}" for number in range(server.settings.gateways)] + ["control", "host"]
+    before = [server.process(name) for name in names]
+    known = {"Bucket": BUCKET, "Key": NAME, "EndpointName": NAME, "CopySource": f"{BUCKET}/{NAME}"}
+    yield Fuzz(server, known)
+    assert [server.process(name) for name in names] == before
+    assert invoke(server, NAME, rows()) == pytest.approx(predictions(booster, rows()), rel=1e-6)
+
+
+@pytest.mark.parametrize(("service", "operation"), operation_names())
+def test_Z04_every_request_gets_an_answer_that_fits(fuzz: Fuzz, service: str, operation: str) -> None:
+    fuzz.operation(service, operation, examples=8, seed=1)
+
+
+def test_Z04_no_bytes_on_the_port_get_silence(fuzz: Fuzz) -> None:
+    fuzz.raw_bytes(examples=60, seed=1)
