@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import xgboost
-from botocore.exceptions import BotoCoreError, ClientError
 
+from benchmarks.chaos.caller import Caller
 from benchmarks.chaos.experiment import SABOTAGE_DIR, Broken, Conditions, hold, wait_until
 from benchmarks.chaos.ledger import SignedConnection
 from benchmarks.chaos.remains import instance_directories, instance_processes, minders
@@ -69,7 +68,7 @@ class _Trial:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._sagemaker = platform.client("sagemaker")
+        self._caller = Caller(platform, CONVERGES_WITHIN_S)
         booster, rows = regressor(trees=5, depth=3)
         self._row = ",".join(f"{value:.7g}" for value in rows[0])
         self._expected = float(booster.predict(xgboost.DMatrix(rows[:1]))[0])
@@ -99,31 +98,16 @@ class _Trial:
         self._is_gone()
 
     def _create(self) -> None:
-        def ask() -> None:
-            self._sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
-
-        _insist(ask, "Cannot create already existing")
-        wait_until(lambda: self._status() == "InService", "InService", CONVERGES_WITHIN_S)
+        self._caller.create(NAME, NAME)
+        self._caller.wait(NAME, "InService")
 
     def _delete(self) -> None:
-        def ask() -> None:
-            self._sagemaker.delete_endpoint(EndpointName=NAME)
-
-        _insist(ask, "Could not find", "in-progress")
-        wait_until(lambda: self._status() == "gone", "gone", CONVERGES_WITHIN_S)
-
-    def _status(self) -> str:
-        """As Describe tells it; empty while control is away."""
-        try:
-            return str(self._sagemaker.describe_endpoint(EndpointName=NAME)["EndpointStatus"])
-        except ClientError as error:
-            return "gone" if _code(error) == "ValidationException" else ""
-        except BotoCoreError:
-            return ""
+        self._caller.delete(NAME)
+        self._caller.wait(NAME, "gone")
 
     def _is_whole(self) -> None:
         """InService, exactly the wanted instances, each of them alive, right answers."""
-        wait_until(lambda: self._status() == "InService", "InService", CONVERGES_WITHIN_S)
+        self._caller.wait(NAME, "InService")
         with suppress(Broken):  # what is told then says more
             wait_until(self._has_one_fleet, "one fleet", 5.0)
         hold(self._has_one_fleet(), f"{self._count()} for {INSTANCES} wanted")
@@ -137,7 +121,7 @@ class _Trial:
         connection.close()
 
     def _is_gone(self) -> None:
-        wait_until(lambda: self._status() == "gone", "gone", CONVERGES_WITHIN_S)
+        self._caller.wait(NAME, "gone")
         settings = self._platform.settings
         hold(not instance_directories(settings) and not instance_processes(settings), f"{self._count()} left")
         connection = SignedConnection(self._platform)
@@ -157,29 +141,3 @@ class _Trial:
     def _count(self) -> str:
         settings = self._platform.settings
         return f"{len(instance_directories(settings))} directories and {len(minders(settings))} running instances"
-
-
-def _insist(ask: Callable[[], Any], *done: str) -> None:
-    """Asks until it is acknowledged. A repetition may be told that the first one, never answered, had an effect."""
-
-    tries = 0
-
-    def is_acknowledged() -> bool:
-        nonlocal tries
-        tries += 1
-        try:
-            ask()
-        except ClientError as error:
-            if tries > 1 and any(text in str(error) for text in done):
-                return True
-            hold(error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, f"refused: {error}")
-            return False
-        except BotoCoreError:
-            return False
-        return True
-
-    wait_until(is_acknowledged, "acknowledged", CONVERGES_WITHIN_S)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"]["Code"])

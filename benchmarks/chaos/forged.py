@@ -58,5 +58,5 @@ def _passed(output: str, test: str) -> int:
     _, _, mine = statistics.partition(f"::{test}:")
     if "failed" in output.splitlines()[-1]:
         return 0
-    counts = re.search(r"generate phase.*?(\d+) passing examples", mine, re.DOTALL)
+    counts = re.search(r"generate phase.*?(\d+) passing", mine, re.DOTALL)
     return int(counts[1]) if counts else 0

@@ -2,7 +2,7 @@
 
 A framework is a folder with a `manifest.toml` in it; this module reads the manifests and imports none of the
 code they name. The registry and the tag of an image say nothing here: one current version of a framework
-serves all its tags (DESIGN §4), so the repository alone decides.
+serves all its tags, so the repository alone decides.
 
 Manifest keys, all but the marked ones required:
 

@@ -46,11 +46,10 @@ class Settings:
 
     archive_max_members: int = 100_000  # files in one model.tar.gz
     archive_max_bytes: int = 64 << 30  # of one unpacked model.tar.gz
-    archive_max_ratio: float = 200.0  # unpacked to packed, beyond the first 100 MB
-    log_max_bytes: int = 1 << 30  # of one log stream; then a marker and silence
+    archive_max_ratio: float = 200.0  # unpacked to packed size, where more than 64 MiB are unpacked
+    log_max_bytes: int = 1 << 30  # of one log stream; then its oldest text goes
     zygote_idle_s: float = 900.0  # until an unused zygote ends
     zygote_max_idle: int = 4  # unused zygotes kept
-    environments_max_bytes: int = 20 << 30  # of all environments; the least recently used go first
     log_level: str = "INFO"  # of the server's own logs
     index_urls: dict[str, str] = field(default_factory=dict)  # package index of a framework: `xgboost=URL,…`
 
@@ -209,6 +208,11 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"account is {settings.account!r}; an AWS account id has twelve digits")
     if not 0 <= settings.port <= 65535:
         raise SettingsError(f"port is {settings.port}; it must lie between 0 and 65535 (0: any free one)")
+    if not (settings.host == "localhost" or settings.host.startswith("127.")):
+        raise SettingsError(
+            f"host is {settings.host!r}; only loopback is allowed, because instances are not sandboxed and the port "
+            "speaks no TLS"
+        )
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"

@@ -16,8 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,12 +25,14 @@ from clary import credentials
 from clary.gateway import door
 from clary.links import processes, stopping
 from clary.links.processes import ProcessIdentity
-from clary.settings import Settings, dump
+from clary.settings import Settings, dump, read
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+DEFAULT_PORT = next(each.default for each in fields(Settings) if each.name == "port")
 LONGEST_RESTART_DELAY_S = 10.0
+RECORDED_WITHIN_S = 10.0  # a process that was started has its pid file by then
 STEADY_AFTER_S = 10.0  # a process that lived this long is restarted at once when it dies
 
 
@@ -72,14 +74,21 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         make_directories(self._wanted)
         self._lock = lock_data_directory(self._wanted)
-        credentials.ensure(self._wanted)
+        self._keep_settings_in_force()
         adopted = self._adopt()
         self.socket = self._socket_of_a_gateway() if adopted else None
         if self.socket is None:
             self.socket = bind(self._wanted)
         self.settings = replace(self._wanted, port=self.socket.getsockname()[1])
-        _write_whole(settings_path(self.settings), dump(self.settings))
-        processes.record(self.settings.run_dir / "supervisor.pid.json")
+        try:
+            credentials.ensure(self.settings)
+            _write_whole(settings_path(self.settings), dump(self.settings))
+            processes.record(self.settings.run_dir / "supervisor.pid.json")
+        except OSError as error:
+            self.socket.close()
+            raise CannotStart(
+                f"{self.settings.data_dir} cannot be written: {error.strerror}. Free some space, then try again."
+            ) from error
         for watched in self._watched.values():
             if watched.identity is None:
                 self._launch(watched)
@@ -120,9 +129,22 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
 
+    def _keep_settings_in_force(self) -> None:
+        """Processes that still run go on with the settings they have, so what joins them gets the same."""
+        found = _settings_in_force(self._wanted)
+        if found is None:
+            return
+        for name, asked in _differences(self._wanted, found).items():
+            self._say(
+                f"{name} stays {getattr(found, name)!r} and does not become {asked!r}: its processes still run. "
+                "To change it: clary down, then clary up"
+            )
+        self._wanted = found
+        self._watched = {name: Watched(name) for name in process_names(found)}
+
     def _adopt(self) -> bool:
         for watched in self._watched.values():
-            identity = processes.alive(self._wanted.run_dir / f"{watched.name}.pid.json")
+            identity = find_process(self._wanted, watched.name)
             if identity is not None:
                 self._watch(watched, identity)
         return any(watched.identity for watched in self._watched.values())
@@ -140,25 +162,41 @@ class Supervisor:
         return None
 
     def _launch(self, watched: Watched) -> None:
+        """Starts the process; where the machine refuses (a full disk, too many processes) it is tried again."""
+        watched.started_at = time.monotonic()
+        try:
+            child = self._spawn(watched.name)
+        except OSError as error:
+            self._note_death(watched, f"could not be started: {error.strerror}")
+            return
+        identity = processes.identify(child.pid)
+        if identity is None:
+            self._note_death(watched)
+            return
+        try:
+            processes.record(self.settings.run_dir / f"{watched.name}.pid.json", identity)
+        except OSError as error:  # nobody could find it, and so nobody could end it
+            child.kill()
+            child.wait()
+            self._note_death(watched, f"could not be started: {error.strerror}")
+            return
+        self._watch(watched, identity)
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         assert self.socket is not None, "the socket is bound before anything starts"
-        name = watched.name
-        with (self.settings.server_log_dir / f"{name}.log").open("ab") as output:
-            child = subprocess.Popen(
+        with (
+            (self.settings.server_log_dir / f"{name}.log").open("ab") as output,
+            _locked(self.settings, name) as lock,
+        ):
+            return subprocess.Popen(
                 command(name, self.settings, self.socket.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[self.socket.fileno()] if name.startswith("gateway-") else [],
+                pass_fds=[lock, self.socket.fileno()] if name.startswith("gateway-") else [lock],
                 start_new_session=True,
                 cwd="/",
             )
-        identity = processes.identify(child.pid)
-        watched.started_at = time.monotonic()
-        if identity is None:
-            self._note_death(watched)
-            return
-        processes.record(self.settings.run_dir / f"{name}.pid.json", identity)
-        self._watch(watched, identity)
 
     def _watch(self, watched: Watched, identity: ProcessIdentity) -> None:
         try:
@@ -189,7 +227,7 @@ class Supervisor:
                 watched.identity, watched.pidfd = None, -1
                 self._note_death(watched)
 
-    def _note_death(self, watched: Watched) -> None:
+    def _note_death(self, watched: Watched, how: str = "ended") -> None:
         lived = time.monotonic() - watched.started_at
         watched.failures = 0 if lived >= STEADY_AFTER_S else watched.failures + 1
         delay = 0.0 if watched.failures <= 1 else min(LONGEST_RESTART_DELAY_S, 0.1 * 2**watched.failures)
@@ -197,7 +235,7 @@ class Supervisor:
         if not self._stopping:
             watched.restarts += 1
             where = self.settings.server_log_dir / f"{watched.name}.log"
-            self._say(f"{watched.name} ended; starting it again (its log: {where})")
+            self._say(f"{watched.name} {how}; starting it again (its log: {where})")
 
     def _restart_due(self) -> None:
         if self._stopping:
@@ -234,6 +272,36 @@ def command(name: str, settings: Settings, listen_fd: int) -> list[str]:
         ]
     module = {"control": "clary.main", "host": "clary.host"}[name]
     return [sys.executable, "-P", "-m", module, *options]
+
+
+def find_process(settings: Settings, name: str) -> ProcessIdentity | None:
+    """The process that runs under this name; None without one.
+
+    One whose supervisor was killed just after starting it may not be on record yet. It holds its lock already,
+    and writes its pid file itself.
+    """
+    path, deadline = settings.run_dir / f"{name}.pid.json", time.monotonic() + RECORDED_WITHIN_S
+    while (identity := processes.alive(path)) is None and time.monotonic() < deadline:
+        try:
+            with _locked(settings, name):
+                return None
+        except BlockingIOError:
+            time.sleep(0.02)
+    return identity
+
+
+@contextlib.contextmanager
+def _locked(settings: Settings, name: str) -> Iterator[int]:
+    """The lock of the process of this name. Who inherits the descriptor holds it until the end of his life.
+
+    Raises BlockingIOError when there is such a process.
+    """
+    descriptor = os.open(settings.run_dir / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def make_directories(settings: Settings) -> None:
@@ -300,7 +368,7 @@ def stop_everything(settings: Settings) -> list[str]:
 
 
 def _end(settings: Settings, names: list[str], grace_s: float) -> list[str]:
-    found = {name: processes.alive(settings.run_dir / f"{name}.pid.json") for name in names}
+    found = {name: find_process(settings, name) for name in names}
     running = {name: identity for name, identity in found.items() if identity is not None}
     for identity in running.values():
         processes.signal(identity, signal.SIGTERM)
@@ -318,7 +386,33 @@ def _clear_run_directory(settings: Settings) -> None:
             path.unlink(missing_ok=True)
 
 
+def _settings_in_force(wanted: Settings) -> Settings | None:
+    """The settings of the processes that still run on the data directory; None when none runs."""
+    try:
+        found = read(settings_path(wanted))
+    except (OSError, ValueError, TypeError):  # none, cut off, or of a version that had other settings
+        return None
+    runs = any(find_process(found, name) for name in process_names(found))
+    return found if runs else None
+
+
+def _differences(wanted: Settings, found: Settings) -> dict[str, object]:
+    """What is asked for and not in force. A port that was left open, or to the default, is no wish."""
+    asked = {
+        each.name: getattr(wanted, each.name)
+        for each in fields(Settings)
+        if getattr(wanted, each.name) != getattr(found, each.name)
+    }
+    if wanted.port in (0, DEFAULT_PORT):
+        asked.pop("port", None)
+    return asked
+
+
 def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.rename(path)
+    try:
+        temporary.write_text(text)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

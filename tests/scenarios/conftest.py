@@ -1,6 +1,9 @@
 """One real server for all stories that do not stop it: started on first need, stopped with the session."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +15,11 @@ def server() -> Iterator[RunningServer]:
     with RunningServer(None, "--ephemeral") as running:
         running.wait_for_environment("xgboost")
         yield running
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for data directories. Its path is short, for the sockets below them; pytest's own may not be."""
+    path = Path(tempfile.mkdtemp(prefix="clary-"))
+    yield path
+    shutil.rmtree(path)

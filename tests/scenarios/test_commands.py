@@ -79,21 +79,21 @@ def test_Z01_status_and_logs_show_a_healthy_endpoint(server: RunningServer) -> N
     assert on(server, "logs", "healthy").strip()
 
 
-def test_Z02_commands_without_a_server_say_how_to_start_one(tmp_path: Path) -> None:
+def test_Z02_commands_without_a_server_say_how_to_start_one(place: Path) -> None:
     for command in ("status", "env", "why", "logs"):
         extra = {"env": ["--minimal"], "why": ["x"], "logs": ["x"]}.get(command, [])
-        done = clary(command, *extra, "--data-dir", str(tmp_path / "none"))
+        done = clary(command, *extra, "--data-dir", str(place / "none"))
         assert done.returncode == 1
         assert "clary up" in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_Z02_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "data") as server:
+def test_Z02_a_second_server_on_the_same_data_is_refused(place: Path) -> None:
+    with RunningServer(place / "data") as server:
         done = clary("up", "--data-dir", str(server.data_dir), "--port", "0")
         assert done.returncode == 1
         assert "already runs" in done.stderr
-        taken = clary("up", "--data-dir", str(tmp_path / "other"), "--port", str(server.settings.port))
+        taken = clary("up", "--data-dir", str(place / "other"), "--port", str(server.settings.port))
         assert taken.returncode == 1
         assert "Choose another with --port" in taken.stderr
 
@@ -157,8 +157,8 @@ def _sum(server: RunningServer, metric: str) -> float:
     return float(sum(point["Sum"] for point in found["Datapoints"]))
 
 
-def test_U05_reset_empties_an_ephemeral_server_and_nothing_else(tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "kept") as kept, pytest.raises(Exception, match="ephemeral"):
+def test_U05_reset_empties_an_ephemeral_server_and_nothing_else(place: Path) -> None:
+    with RunningServer(place / "kept") as kept, pytest.raises(Exception, match="ephemeral"):
         kept.running.client().admin("POST", "/_clary/reset")
     with RunningServer(None, "--ephemeral") as server:
         deploy(server, "gone", regressor())

@@ -22,8 +22,8 @@ from platform_models import (
 
 
 @pytest.fixture
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("life") / "data"
+def data_dir(place: Path) -> Path:
+    return place / "data"
 
 
 def test_Z02_ctrl_c_and_up_again_finds_everything_as_it_was(data_dir: Path) -> None:

@@ -2,7 +2,8 @@
 
 Python imports this module at its start when its folder stands on PYTHONPATH, which only the experiments do. The
 product itself has no such switch. CLARY_SABOTAGE names the guarantee: one of the functions below. CLARY_CRASH_FILE
-names a file that says at which store write control is to die (`crash_at_a_write`).
+names a file that says at which store write control is to die (`crash_at_a_write`); CLARY_RESTART_AT_ONCE takes the
+supervisor's pauses away.
 """
 
 import os
@@ -95,17 +96,21 @@ def signatures() -> None:
     hmac.compare_digest = lambda a, b: True  # type: ignore[assignment]
 
 
+def restart_at_once() -> None:
+    """The supervisor starts what died without its growing pause, which would only make experiments longer."""
+    from clary import supervisor
+
+    supervisor.STEADY_AFTER_S = 0.0
+
+
 def crash_at_a_write(file: Path) -> None:
     """Control dies, as of kill -9, at the write that the file names (`3 before`, `3 after` its commit), once.
 
     Writes are counted from when the file appears. The file goes first, so that the next control lives; that it is
-    still there tells that fewer writes came. The supervisor starts control again without its usual pause, which
-    would only make the experiment longer.
+    still there tells that fewer writes came.
     """
-    from clary import supervisor
     from clary.store import Store, Transaction
 
-    supervisor.STEADY_AFTER_S = 0.0
     if "clary.main" not in sys.orig_argv:
         return
     write, count = Store.write, 0
@@ -151,5 +156,7 @@ def _share_the_fate_of(*names: str) -> None:
 with suppress(ImportError):  # a runtime environment's Python, where there is no Clary to sabotage
     if wanted := os.environ.get("CLARY_SABOTAGE"):
         globals()[wanted]()
+    if os.environ.get("CLARY_RESTART_AT_ONCE") or os.environ.get("CLARY_CRASH_FILE"):
+        restart_at_once()
     if crash_file := os.environ.get("CLARY_CRASH_FILE"):
         crash_at_a_write(Path(crash_file))

@@ -53,10 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name != "doctor":
-            command.add_argument(
-                "--data-dir", metavar="DIR", help="where everything is kept (default: ~/.clary)"
-            )
+        command.add_argument("--data-dir", metavar="DIR", help="where everything is kept (default: ~/.clary)")
         _OPTIONS.get(name, lambda _: None)(command)
     return parser
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uv
 
-from clary import settings
+from clary.cli import server
 from clary.cli.status import size
 
 ENOUGH_DISK = 5_000_000_000
@@ -31,7 +31,7 @@ class Finding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    findings = [check() for check in CHECKS]
+    findings = [*(check() for check in CHECKS), _disk(server.wanted(arguments).data_dir)]
     for finding in findings:
         mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[finding.verdict]
         print(f"{mark}  {finding.subject:<12} {finding.text}")
@@ -88,8 +88,7 @@ def _uv() -> Finding:
     return Finding("good", "uv", found.stdout.strip())
 
 
-def _disk() -> Finding:
-    place = settings.load().data_dir
+def _disk(place: Path) -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
@@ -120,5 +119,5 @@ def _sockets() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    _system, _python, _uv, _disk, _sockets, _files, _namespaces, _sandbox,
+    _system, _python, _uv, _sockets, _files, _namespaces, _sandbox,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """`clary down`: stops a server, whether its supervisor still runs or not."""
 
 import argparse
+import shutil
 import signal
 
 from clary import settings, supervisor
@@ -22,7 +23,13 @@ def run(arguments: argparse.Namespace) -> int:
         killed = supervisor.stop_everything(found)
         for name in killed:
             print(f"{name} did not end by itself and was killed.")
-    print(f"Stopped. Everything is kept in {found.data_dir}.")
+    if found.ephemeral:
+        shutil.rmtree(found.data_dir, ignore_errors=True)  # its supervisor did it, unless it was killed
+    print(
+        "Stopped. Nothing is kept."
+        if found.ephemeral
+        else f"Stopped. Everything is kept in {found.data_dir}."
+    )
     return 0
 
 

@@ -1,6 +1,7 @@
 """`clary up`: the server in the foreground, saying what it did and what to do next."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import shutil
 import sys
@@ -19,7 +20,7 @@ READY_WITHIN_S = 120.0
 
 def run(arguments: argparse.Namespace) -> int:
     wanted = _settings(arguments)
-    leader = Supervisor(wanted, say=lambda line: print(f"  {line}", flush=True))
+    leader = Supervisor(wanted, say=lambda line: _say(f"  {line}"))
     began = time.monotonic()
     try:
         adopted = leader.start()
@@ -33,11 +34,18 @@ def run(arguments: argparse.Namespace) -> int:
         _say_hello(leader, adopted, began)
         leader.run()
     finally:
-        print("Stopping …", flush=True)
+        _say("Stopping …")
         leader.stop()
-        kept = "Nothing is kept." if wanted.ephemeral else f"Everything is kept in {wanted.data_dir}."
-        print(f"Stopped. {kept}", flush=True)
+        found = leader.settings
+        kept = "Nothing is kept." if found.ephemeral else f"Everything is kept in {found.data_dir}."
+        _say(f"Stopped. {kept}")
     return 0
+
+
+def _say(line: str) -> None:
+    """A terminal that has gone, or a full disk behind a redirected output, is no reason to stop serving."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def _settings(arguments: argparse.Namespace) -> settings.Settings:
@@ -57,30 +65,33 @@ def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
     found = leader.settings
     url = f"http://{found.host}:{found.port}"
     running = server.Running(found, url, credentials.read(found))
-    health = _wait_until_ready(leader, running)
+    health = _wait_until_ready(leader, running, adopted)
     if health is None:
         return
     kept = "temporary data in" if found.ephemeral else "data in"
-    print(
+    _say(
         f"Clary {importlib.metadata.version('clary')} at {url} · {kept} {found.data_dir} · account {found.account}"
     )
-    print(
+    _say(
         f"  {'found its processes still running' if adopted else 'started'} in {time.monotonic() - began:.1f} s"
     )
     for name, state in sorted(health["Parts"]["Environments"].items()):
-        print(f"  environment {name}: {state}")
-    print(
+        _say(f"  environment {name}: {state}")
+    _say(
         "  sandbox rung 0: instances are plain processes with limits, no security boundary; run models you trust"
     )
     option = "" if found.data_dir == Path.home() / ".clary" else f" --data-dir {found.data_dir}"
-    print(
+    _say(
         f'Next, in another terminal:  eval "$({_program()} env --minimal{option})"   then any boto3 or AWS CLI code.'
     )
-    print("Ctrl-C stops it.", flush=True)
+    _say("Ctrl-C stops it.")
 
 
-def _wait_until_ready(leader: Supervisor, running: server.Running) -> dict[str, Any] | None:
-    """Waits for the first healthy answer through a gateway, and says meanwhile that it waits; None: asked to stop."""
+def _wait_until_ready(leader: Supervisor, running: server.Running, adopted: bool) -> dict[str, Any] | None:
+    """Waits for the first healthy answer through a gateway, and says meanwhile that it waits.
+
+    None: asked to stop, or what was adopted does not answer: its endpoints may serve all the same, so they stay.
+    """
     deadline, told = time.monotonic() + READY_WITHIN_S, time.monotonic()
     while not leader.is_stopping:
         try:
@@ -88,12 +99,17 @@ def _wait_until_ready(leader: Supervisor, running: server.Running) -> dict[str, 
         except (OSError, ClientError) as error:
             if time.monotonic() > deadline:
                 where = running.settings.server_log_dir
+                if adopted:
+                    _say(
+                        f"  the server does not answer yet ({error}); its endpoints go on; its logs are in {where}"
+                    )
+                    return None
                 raise CommandError(
                     f"the server does not answer ({error}); its logs are in {where}"
                 ) from error
         if time.monotonic() - told > 2.0:
             told = time.monotonic()
-            print("  still starting …", flush=True)
+            _say("  still starting …")
         leader.tend(0.03)
     return None
 

@@ -113,6 +113,6 @@ class InstanceStatus:
 
 
 def instance_id(resource_uid: str, fleet_id: str, variant: str, ordinal: int, incarnation: int) -> InstanceId:
-    """The id of an instance: the same inputs give the same id, so starting twice starts one (DESIGN §4)."""
+    """The id of an instance: the same inputs give the same id, so starting twice starts one."""
     text = f"{resource_uid}/{fleet_id}/{variant}/{ordinal}/{incarnation}"
     return InstanceId("i-" + hashlib.sha256(text.encode()).hexdigest()[:17])

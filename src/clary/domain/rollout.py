@@ -175,6 +175,10 @@ def _is_dead(seen: Seen, row: InstanceRow) -> bool:
 
 
 def _failures_after(seen: Seen, row: InstanceRow) -> int:
+    """How often in a row this place has failed. One that worked when it was last seen and is now unknown to the
+    driver did not fail: everything was stopped, or the machine went down."""
+    if _status(seen, row).phase == "missing" and row.phase == "ready":
+        return 1
     ready_at = _status(seen, row).ready_at
     was_proven = ready_at is not None and seen.now.timestamp() - ready_at >= PROVEN_S
     return 1 if was_proven else row.failures + 1

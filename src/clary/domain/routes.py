@@ -32,7 +32,7 @@ class VariantRoute:
     targets: tuple[Target, ...]
     routing: Routing = "RANDOM"
     container: str = "primary"
-    retries_elsewhere: bool = True  # a built-in handler without user code (DESIGN "Retries")
+    retries_elsewhere: bool = True  # a built-in handler without user code
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 All callbacks, no task. A small answer leaves in one write; a large one is passed on as it comes, the container read
 only as fast as the client reads.
 
-Trying again (DESIGN, Retries), only while no byte of an answer has come:
+Trying again, only while no byte of an answer has come:
   - no connection to the target, so it has seen nothing: any other target, whoever's code it runs;
   - a connection that had been idle ended: once on a new connection to the same target, which had most likely just
     closed it;

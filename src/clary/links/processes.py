@@ -49,8 +49,12 @@ def record(path: Path, identity: ProcessIdentity | None = None) -> ProcessIdenti
     """Writes the pid file of `identity` (this process), whole or not at all."""
     identity = identity or current()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(msgspec.json.encode(identity))
-    temporary.rename(path)
+    try:
+        temporary.write_bytes(msgspec.json.encode(identity))
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return identity
 
 

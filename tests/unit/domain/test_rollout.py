@@ -340,3 +340,16 @@ def test_Z01_a_failure_reason_always_fits(reason: str, log: list[str], peak: int
     text = deployment_problem("e" * 63, variant("v" * 63), status).reason
     assert len(text) <= LONGEST_REASON
     assert text.endswith("Run: clary why " + "e" * 63)
+
+
+def test_Z02_stopping_and_starting_everything_is_no_failure_however_often() -> None:
+    world = in_service(variant("a", 1))
+    for _ in range(6):
+        row = max(world.rows.values(), key=lambda row: row.slot.incarnation)
+        world.rows[row.id] = replace(row, phase="ready")  # what control had last written down
+        world.phases.clear()
+        assert [new.delay_s for new in world.step().create] == [0.0]
+        world.step()
+        world.bring_up()
+        world.step()
+        assert len(world.routed) == 1

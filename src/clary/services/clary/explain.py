@@ -67,7 +67,6 @@ class Explain:
                 }
                 for row in rows
             ],
-            "Next": _next_commands(endpoint, state.problem),
         }
         if state.problem is not None:
             answer["FailureReason"] = state.problem.reason
@@ -77,6 +76,7 @@ class Explain:
             target = LogTarget(endpoint.account, endpoint.region, group, stream)
             answer["LogStream"] = stream
             answer["LogTail"] = list(self._log_tail(target, TAIL_LINES))
+        answer["Next"] = _next_commands(endpoint, state.problem, has_log=bool(answer.get("LogTail")))
         return answer
 
 
@@ -92,10 +92,13 @@ def _stream_name(variant: str, id_: InstanceId) -> str:
     return f"{variant}/{id_}"
 
 
-def _next_commands(endpoint: Resource, problem: Problem | None) -> list[str]:
-    commands = [f"clary logs {endpoint.name}"]
-    if problem is not None and problem.failure is not None and problem.failure.next_command:
-        commands.insert(0, problem.failure.next_command)
+def _next_commands(endpoint: Resource, problem: Problem | None, *, has_log: bool) -> list[str]:
+    logs = f"clary logs {endpoint.name}"
+    commands = [logs] if has_log else []
+    if problem is not None and problem.failure is not None:
+        told = problem.failure.next_command
+        if told and told != logs:
+            commands.insert(0, told)
     if endpoint.status == "Failed":
         commands.append(f"aws sagemaker delete-endpoint --endpoint-name {endpoint.name}")
     return commands

@@ -1,0 +1,148 @@
+"""The supervisor with stand-ins for its processes: what it starts, what it adopts, and a disk that refuses."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clary import supervisor
+from clary.links import processes
+from clary.links.processes import ProcessIdentity
+from clary.settings import Settings
+from clary.supervisor import Supervisor
+
+PATIENCE_S = 30.0
+
+# The supervisor follows its processes by their identity, adopted ones like its own, and keeps no handle of them.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of a data directory on which every process is one that only sleeps."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(supervisor, "command", lambda name, settings, listen_fd: sleep)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", port=0, gateways=1)
+    yield found
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for path in found.run_dir.glob("*.pid.json"):
+        if path.name != "supervisor.pid.json":
+            processes.signal(processes.alive(path), signal.SIGKILL)
+
+
+def _lose(leader: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a supervisor that was killed: its processes, and a socket that its gateways hand over."""
+    listening = leader.socket
+    assert listening is not None
+    monkeypatch.setattr(supervisor.door, "take_socket", lambda path: listening)
+    os.close(leader._lock)
+
+
+def _running(settings: Settings) -> dict[str, ProcessIdentity]:
+    found = {
+        path.name.partition(".")[0]: processes.alive(path) for path in settings.run_dir.glob("*.pid.json")
+    }
+    return {name: one for name, one in found.items() if one is not None and name != "supervisor"}
+
+
+def test_Z02_a_full_disk_does_not_end_the_supervisor(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    leader = Supervisor(settings, said.append)
+    leader.start()
+    record = processes.record
+    refused: list[ProcessIdentity] = []
+
+    def full(path: Path, identity: ProcessIdentity | None = None) -> ProcessIdentity:
+        if not refused and identity is not None:
+            refused.append(identity)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return record(path, identity)
+
+    before = _running(settings)
+    monkeypatch.setattr(processes, "record", full)
+    processes.signal(before["control"], signal.SIGKILL)
+    for _ in range(100):
+        leader.tend(PATIENCE_S)
+        if refused and _running(settings).keys() == before.keys():
+            break
+    after = _running(settings)
+    assert after.keys() == before.keys()
+    assert after["control"] != before["control"]
+    assert after["host"] == before["host"]
+    assert not processes.is_alive(refused[0]), "a process that nobody can find must not stay"
+    assert any("No space left" in line for line in said)
+    leader.stop()
+    assert _running(settings) == {}
+
+
+def test_Z02_a_start_on_a_full_disk_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(supervisor, "_write_whole", full)
+    with pytest.raises(supervisor.CannotStart, match="No space left on device"):
+        Supervisor(settings, print).start()
+    assert _running(settings) == {}
+
+
+def test_Z02_processes_that_still_run_keep_their_settings(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Supervisor(replace(settings, gateways=3), print)
+    first.start()
+    before = _running(settings)
+    _lose(first, monkeypatch)
+    said: list[str] = []
+    second = Supervisor(replace(settings, gateways=1, account="999999999999"), said.append)
+    assert second.start()
+    assert (second.settings.gateways, second.settings.account) == (3, settings.account)
+    assert _running(settings) == before
+    assert [line.partition(" ")[0] for line in said] == ["account", "gateways"]
+    second.stop()
+    assert _running(settings) == {}
+
+
+def test_Z02_without_a_process_that_runs_the_new_settings_count(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Supervisor(replace(settings, gateways=2), print)
+    first.start()
+    _lose(first, monkeypatch)
+    for identity in _running(settings).values():
+        processes.signal(identity, signal.SIGKILL)
+        os.waitpid(identity.pid, 0)
+    assert first.socket is not None
+    first.socket.close()
+    second = Supervisor(replace(settings, gateways=1), print)
+    assert not second.start()
+    assert second.settings.gateways == 1
+    second.stop()
+    assert _running(settings) == {}
+
+
+def test_Z02_a_process_that_was_started_and_not_yet_recorded_is_adopted_and_not_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = Supervisor(settings, print)
+    leader.start()
+    before = _running(settings)
+    _lose(leader, monkeypatch)
+    path = settings.run_dir / "control.pid.json"
+    path.unlink()
+    # A process records itself once it has come so far: here, while somebody waits for it.
+    monkeypatch.setattr("clary.supervisor.time.sleep", lambda _: processes.record(path, before["control"]))
+    successor = Supervisor(settings, print)
+    assert successor.start()
+    assert _running(settings) == before
+    path.unlink()
+    successor.stop()
+    assert not any(processes.is_alive(identity) for identity in before.values())
