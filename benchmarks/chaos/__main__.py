@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 
-from benchmarks.chaos import commits, forged, fuzz, kills, stale
+from benchmarks.chaos import commits, forged, fuzz, kills, stale, storm
 from benchmarks.chaos.experiment import Broken, Conditions, Experiment
 from benchmarks.report import ROOT, Table, write
 
@@ -22,7 +22,8 @@ EXPERIMENTS = (
         "kill -9 of control, of the host, of the supervisor and of all three, under load on one endpoint with two "
         "instances",
         "no invocation fails and every prediction is right; what died is started again; the next `clary up` "
-        "adopts gateways and instances on the same port; client and CloudWatch count the same",
+        "adopts gateways and instances on the same port; client and CloudWatch count the same; `clary down` leaves "
+        "nothing",
         "survival",
         "gateways end when one of the others does",
         kills.kill_everything_but_gateways,
@@ -58,6 +59,16 @@ EXPERIMENTS = (
         "recovery",
         "control does not take up what was begun before it",
         commits.delete,
+    ),
+    Experiment(
+        "storm",
+        "kill -9 of control, host, gateways and supervisor at random, alone and together, while endpoints are created "
+        "and deleted in three threads",
+        "everything acknowledged comes true; in the end the wanted fleet runs and nothing else; `clary down` leaves "
+        "nothing",
+        "recovery",
+        "control does not take up what was begun before it",
+        storm.everything_at_random,
     ),
     Experiment(
         "stale",

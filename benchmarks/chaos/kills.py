@@ -62,7 +62,7 @@ def kill_one_gateway(conditions: Conditions) -> str:
                 load.until(BETWEEN)
             load.only_broke(victim)
             broken += load.broken_of(victim)
-            wait_until(lambda name=victim: platform.process(name) is not None, f"{victim} runs again")  # type: ignore[misc]
+            _wait_until_whole(platform)
     return (
         f"kills: {', '.join(victims)}; {broken} connections of the killed gateways broke, each once and "
         f"right again at the first new connection; 0 of the others'"
@@ -78,34 +78,27 @@ def down_leaves_nothing(conditions: Conditions) -> str:
         ("supervisor", "control", "host", "gateway-0", "gateway-1"),
     ]
     for killed in cases:
-        platform = conditions.platform()
-        try:
-            platform.start()
-            platform.deploy(ENDPOINT, platform.upload(booster), instances=3)
-            # One more that is only just beginning.
-            platform.deploy("beginning", platform.upload(booster), wait=False)
-            found = platform.settings
-            for name in killed:
-                _kill(platform, name)
-            platform.stop()
-            nothing_is_left(found)
-        finally:
-            with suppress(RuntimeError):
+        with conditions.platform() as platform:
+            try:
+                platform.deploy(ENDPOINT, platform.upload(booster), instances=3)
+                # One more that is only just beginning.
+                platform.deploy("beginning", platform.upload(booster), wait=False)
+                for name in killed:
+                    _kill(platform, name)
                 platform.stop()
-            stopping.stop_instances(platform.settings)
-            platform.__exit__()
+                nothing_is_left(platform.settings)
+            finally:
+                if conditions.sabotage:  # what was left is nobody's now
+                    stopping.stop_instances(platform.settings)
     return f"{len(cases)} times: 0 processes, 0 instance directories, 0 sockets left"
 
 
 def _kill(platform: Platform, name: str) -> None:
-    identity = _identity(platform, name)
-    hold(identity is not None, f"{name} does not run, though nobody killed it")
+    identity = platform.process(name)
+    if identity is None:
+        raise Broken(f"{name} does not run, though nobody killed it")
     processes.signal(identity, signal.SIGKILL)
-    hold(not processes.wait_gone([identity] if identity else [], 10), f"{name} did not die")
-
-
-def _identity(platform: Platform, name: str) -> ProcessIdentity | None:
-    return platform.process(name)
+    hold(not processes.wait_gone([identity], 10), f"{name} did not die")
 
 
 def _instances(platform: Platform) -> dict[str, ProcessIdentity]:

@@ -22,6 +22,7 @@ class _Client:
     connection: SignedConnection
     right: int = 0
     broken: int = 0
+    right_since: int = 0  # since it broke
     wrong: list[str] = field(default_factory=list)
 
 
@@ -70,6 +71,7 @@ class PinnedLoad:
                 client.broken == expected,
                 f"{gateway} was killed; a connection of {client.gateway} broke {client.broken} times",
             )
+            hold(client.right_since > 0, "a new connection gave no answer")
 
     def broken_of(self, gateway: str) -> int:
         return sum(client.broken for client in self.clients if client.gateway == gateway)
@@ -84,12 +86,13 @@ class PinnedLoad:
             try:
                 status, answer = client.connection.invoke(self._endpoint, self._bodies[index])
             except (OSError, http.client.HTTPException):
-                client.broken += 1
+                client.broken, client.right_since = client.broken + 1, 0
                 client.connection.close()
                 client.connection = SignedConnection(self._platform)
                 time.sleep(0.001 if client.broken < 10 else 0.1)
                 continue
             if status == 200 and abs(float(answer) - float(self._expected[index])) < 1e-4:
                 client.right += 1
+                client.right_since += 1
             else:
                 client.wrong.append(f"{status} {answer[:100]!r}")

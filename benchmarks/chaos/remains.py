@@ -35,7 +35,7 @@ def instance_processes(settings: Settings) -> dict[str, set[int]]:
 def nothing_is_left(settings: Settings) -> str:
     """Raises `Broken` when a process, an instance's directory or a socket of this data directory is there."""
     lingering = [_describe(process) for process in psutil.process_iter() if _belongs(process, settings)]
-    hold(not lingering, f"processes left: {lingering}")
+    hold(not lingering, f"{len(lingering)} processes left: {', '.join(sorted(set(lingering)))}")
     directories = [path.name for path in instance_directories(settings)]
     hold(not directories, f"instance directories left: {directories}")
     sockets = [str(path) for path in settings.data_dir.rglob("*") if path.is_socket()]
@@ -64,7 +64,11 @@ def _working_directory(process: psutil.Process) -> str:
 
 
 def _describe(process: psutil.Process) -> str:
+    """The module or script it runs."""
     try:
-        return f"{process.pid} {' '.join(process.cmdline())[:120]}"
+        words = process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return str(process.pid)
+        return "one that ended meanwhile"
+    return next(
+        (Path(word).name for word in words if word.startswith("clary.") or word.endswith(".py")), words[0]
+    )

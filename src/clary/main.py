@@ -101,6 +101,7 @@ class Control:
                 images,
                 self._blobs,
                 startup_timeout_s=found.startup_timeout_s,
+                most_instances=found.max_endpoint_instances,
             ),
         )
         table.add("sts", *sts.resources())

@@ -35,6 +35,7 @@ class Settings:
     max_invocation_bytes: int = 25 << 20  # a real-time request's body
     max_api_bytes: int = 16 << 20  # the body of any other request but S3's
     max_object_bytes: int = 5 << 30  # one PutObject or UploadPart
+    max_endpoint_instances: int = 100  # instances of one endpoint, all its variants together
     invocation_timeout_s: float = 60.0  # until the container must have answered
     startup_timeout_s: float = 240.0  # until the first good ping, unless the variant says otherwise
     ping_interval_s: float = 5.0  # between pings of a ready instance
@@ -120,8 +121,9 @@ def dump(settings: Settings) -> str:
 
 
 def read(path: Path) -> Settings:
-    """The settings that `dump` wrote."""
-    values = json.loads(path.read_text())
+    """The settings that `dump` wrote, perhaps by a version that had settings more, or less, than this one."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    values = {name: value for name, value in json.loads(path.read_text()).items() if name in names}
     for name in ("data_dir", "cache_dir"):
         values[name] = Path(values[name])
     values["prewarm"] = tuple(values["prewarm"])

@@ -3,6 +3,7 @@
 Each played gateway has the identity of a real process (a sleeping one), because control asks the kernel who runs.
 """
 
+import errno
 import socket
 import subprocess
 import threading
@@ -11,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -338,6 +339,29 @@ def test_noise_ends_a_link_and_nothing_else(scene: Scene, noise: bytes) -> None:
     (published,) = scene.publish(route("a"))
     gateway.apply()
     done(published)
+
+
+def test_a_gateway_that_could_not_be_accepted_is_accepted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
+
+    class Reluctant(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            if refusals:
+                raise refusals.pop()
+            return super().accept()
+
+    monkeypatch.setattr(socket, "socket", Reluctant)
+    scene = Scene(make_settings(tmp_path, PATIENCE_S))
+    try:
+        gateway = scene.gateway().join()
+        (published,) = scene.publish(route("a"))
+        gateway.apply()
+        done(published)
+        assert refusals == []
+    finally:
+        scene.close()
 
 
 def test_draining_asks_every_gateway_and_joins_their_answers(scene: Scene) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from clary.main import operation_names
 from clary.testing.fuzz import Fuzz
+from clary.testing.raw_requests import RawRequest
 from clary.testing.server import RunningServer
 from platform_models import BUCKET, deploy, invoke, predictions, regressor, rows
 
@@ -27,8 +28,13 @@ def fuzz(server: RunningServer) -> Iterator[Fuzz]:
 
 @pytest.mark.parametrize(("service", "operation"), operation_names())
 def test_Z04_every_request_gets_an_answer_that_fits(fuzz: Fuzz, service: str, operation: str) -> None:
-    fuzz.operation(service, operation, examples=8, seed=1)
+    fuzz.operation(service, operation, examples=6, seed=1)
 
 
 def test_Z04_no_bytes_on_the_port_get_silence(fuzz: Fuzz) -> None:
     fuzz.raw_bytes(examples=60, seed=1)
+
+
+@pytest.mark.parametrize("body", [b"[" * 5000, b'{"a":' * 5000, b'{"a":"\xff"}'])
+def test_Z04_a_body_that_is_no_json_is_refused_below_the_admin_path_too(fuzz: Fuzz, body: bytes) -> None:
+    assert fuzz.exchange("clary", RawRequest("GET", "/_clary/status", {}, body)).status == 400

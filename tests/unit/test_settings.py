@@ -1,5 +1,7 @@
 """Where settings come from, and which are refused."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,14 @@ def test_settings_survive_being_handed_to_a_process(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(dump(found))
     assert read(tmp_path / "settings.json") == found
     assert found.index_urls == {"xgboost": "https://example.org/simple"}
+
+
+def test_settings_of_another_version_can_be_read(tmp_path: Path) -> None:
+    found = load({"data_dir": tmp_path, "port": 1234, "log_level": "DEBUG"}, {})
+    values = json.loads(dump(found)) | {"a_setting_that_has_gone": 1}
+    del values["log_level"]
+    (tmp_path / "settings.json").write_text(json.dumps(values))
+    assert read(tmp_path / "settings.json") == replace(found, log_level="INFO")
 
 
 @pytest.mark.parametrize(

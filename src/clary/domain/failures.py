@@ -66,7 +66,8 @@ def _container_number(variant: Variant) -> str:
 
 
 def _evidence(failure: Failure) -> str:
-    parts = [failure.reason.strip()]
+    reason = failure.reason.strip()
+    parts = [reason if reason.endswith((".", "!", "?")) or not reason else f"{reason}."]
     if failure.exit_code is not None:
         parts.append(f"Exit code {failure.exit_code}.")
     if failure.signal is not None:

@@ -11,6 +11,7 @@ from clary.domain.instances import Failure, InstanceSpec
 from clary.links.instances import Exit
 
 LINES = 20
+READ_LINES = 100
 LONGEST_LINE = 500
 
 
@@ -81,8 +82,20 @@ def signal_name(number: int) -> str:
 
 
 def printable(lines: Sequence[str]) -> tuple[str, ...]:
-    """Log lines for an error message: no control characters, none endless."""
-    return tuple(_printable(line)[:LONGEST_LINE] for line in lines[-LINES:])
+    """The last log lines for an error message: no control characters, none endless."""
+    return tuple(_printable(line)[:LONGEST_LINE] for line in _without_dump(lines)[-LINES:])
+
+
+_CRASH = "Fatal Python error:"
+_CRASH_LINES = 6  # the error, an empty line, the thread and its newest frames
+_OF_A_DUMP = ("  File ", "  ...", "Thread 0x", "Current thread 0x", "Extension modules:")
+
+
+def _without_dump(lines: Sequence[str]) -> list[str]:
+    """Python's own report of a crash goes on with every older frame and every module: what came before says more."""
+    begin = next((number for number, line in enumerate(lines) if line.startswith(_CRASH)), len(lines))
+    head, rest = lines[: begin + _CRASH_LINES], lines[begin + _CRASH_LINES :]
+    return [*head, *(line for line in rest if line.strip() and not line.startswith(_OF_A_DUMP))]
 
 
 def _printable(line: str) -> str:

@@ -307,7 +307,7 @@ class Instances:
 
     def _log_tail(self, instance: Instance) -> tuple[str, ...]:
         try:
-            return failures.printable(self._logs.tail(instance.spec.log, failures.LINES))
+            return failures.printable(self._logs.tail(instance.spec.log, failures.READ_LINES))
         except OSError as error:
             return (f"(the log could not be read: {error})",)
 

@@ -48,6 +48,7 @@ from clary.settings import Settings
 
 log = getLogger(__name__)
 
+_ACCEPT_AGAIN_S = 0.1
 _MOST_WITHDRAWN = 1000  # beyond it, those everybody has applied are forgotten
 
 
@@ -265,8 +266,13 @@ class RouteHub:
         while not self._closed:
             try:
                 sock, _ = listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if self._closed:
+                    return
+                # Out of descriptors, say. Without this thread no gateway would ever connect again.
+                log.warning("route link could not accept a gateway", extra={"error": str(error)})
+                time.sleep(_ACCEPT_AGAIN_S)
+                continue
             self._spawn("routes-read", self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:

@@ -222,7 +222,7 @@ def _admin_params(plan: Plan, request: Request) -> dict[str, Any]:
     if request.body:
         try:
             content = msgspec.json.decode(_bytes(request))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise Fault("SerializationException", f"The body is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise Fault("SerializationException", "The body must be a JSON object.")

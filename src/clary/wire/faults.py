@@ -155,11 +155,23 @@ def unsupported_operation(identified: Identified, operation: str, absence: str |
     `absence`: the operation describes one thing, and this is its modelled error for there being none. That is
     true of every thing of a kind that is not built, and clients handle it.
     """
+    unsupported = f"{operation} is not supported by this server"
+    if operation in _ABSENT_TEXTS:
+        return validation(f"{_ABSENT_TEXTS[operation]} {unsupported}")
     if absence is not None:
-        return Fault(absence, f"There is no such resource: {operation} is not supported by this server")
+        return Fault(absence, f"There is no such resource: {unsupported}")
     if identified.protocol == _XML:
-        return Fault("NotImplemented", f"{operation} is not supported by this server", 501)
-    return validation(f"{operation} is not supported by this server")
+        return Fault("NotImplemented", unsupported, 501)
+    return validation(unsupported)
+
+
+# Describes that, whatever their model says, answer a ValidationException with these words for what is not there.
+_ABSENT_TEXTS = {
+    "DescribeNotebookInstance": "RecordNotFound.",
+    "DescribeProcessingJob": "Could not find requested job with name.",
+    "DescribeTrainingJob": "Requested resource not found.",
+    "DescribeTransformJob": "Requested resource not found.",
+}
 
 
 def http_refusal(status: int, message: str) -> tuple[bytes, bytes]:

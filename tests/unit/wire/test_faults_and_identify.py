@@ -188,3 +188,28 @@ def test_an_operation_not_built_is_refused_by_name() -> None:
 def test_what_the_http_server_refuses_is_json() -> None:
     fields, body = http_refusal(431, "too large")
     assert json.loads(body)["message"] == "too large" and b"application/json" in fields
+
+
+@pytest.mark.parametrize(
+    ("operation", "absence", "code", "words"),
+    [
+        ("DescribeTrainingJob", "ResourceNotFound", "ValidationException", "Requested resource not found."),
+        ("DescribeTransformJob", "ResourceNotFound", "ValidationException", "Requested resource not found."),
+        ("DescribeProcessingJob", "ResourceNotFound", "ValidationException", "Could not find requested job"),
+        ("DescribeNotebookInstance", None, "ValidationException", "RecordNotFound"),
+        ("DescribePipeline", "ResourceNotFound", "ResourceNotFound", "There is no such resource"),
+        (
+            "CreateTrainingJob",
+            None,
+            "ValidationException",
+            "CreateTrainingJob is not supported by this server",
+        ),
+    ],
+)
+def test_what_is_not_built_is_not_found_in_the_words_of_its_api(
+    operation: str, absence: str | None, code: str, words: str
+) -> None:
+    fault = unsupported_operation(Identified("sagemaker", "json", operation), operation, absence)
+    assert fault.code == code
+    assert fault.message.startswith(words)
+    assert fault.message.endswith(f"{operation} is not supported by this server")

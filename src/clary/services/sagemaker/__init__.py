@@ -35,11 +35,12 @@ def resources(
     blobs: ModelData,
     *,
     startup_timeout_s: float = 240.0,
+    most_instances: int = 100,
 ) -> tuple[object, ...]:
     """Everything that answers an operation of `sagemaker`. `new_id` gives 32 hexadecimal digits."""
     return (
         Models(store, new_id, images, blobs),
         EndpointConfigs(store, new_id),
-        Endpoints(store, clock, new_id, startup_timeout_s),
+        Endpoints(store, clock, new_id, startup_timeout_s, most_instances),
         Tags(store),
     )

@@ -93,7 +93,8 @@ def _check_config(params: shapes.CreateEndpointConfigInput) -> None:
         "CrossRegionTrafficConfig",
         "EnableNetworkIsolation",
     )
-    if params.get("DataCaptureConfig", {}).get("EnableCapture"):
+    # Left out, EnableCapture means yes.
+    if "DataCaptureConfig" in params and params["DataCaptureConfig"].get("EnableCapture", True):
         raise not_supported("DataCaptureConfig with EnableCapture")
     names = [variant["VariantName"].lower() for variant in params["ProductionVariants"]]
     if twice := next((name for name in names if names.count(name) > 1), None):

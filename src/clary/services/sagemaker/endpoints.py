@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from clary.domain.clock import Clock
 from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet
-from clary.domain.faults import Fault, not_supported, validation
+from clary.domain.faults import Fault, limit_exceeded, not_supported, validation
 from clary.domain.resources import ENDPOINT
 from clary.domain.statuses import is_in_progress, is_updatable
 from clary.services.sagemaker.access import arn, insert, require
@@ -19,12 +19,18 @@ from clary.wire.shapes import sagemaker as shapes
 
 class Endpoints:
     def __init__(
-        self, store: Store, clock: Clock, new_id: Callable[[], str], startup_timeout_s: float
+        self,
+        store: Store,
+        clock: Clock,
+        new_id: Callable[[], str],
+        startup_timeout_s: float,
+        most_instances: int,
     ) -> None:
         self._store = store
         self._clock = clock
         self._new_id = new_id
         self._startup_timeout_s = startup_timeout_s
+        self._most_instances = most_instances
 
     @operation("CreateEndpoint")
     def create_endpoint(self, call: Call, params: shapes.CreateEndpointInput) -> shapes.CreateEndpointOutput:
@@ -34,6 +40,7 @@ class Endpoints:
             if tx.resources.find(call.account, call.region, ENDPOINT.name, name):
                 raise ENDPOINT.duplicate(arn(call, ENDPOINT, name))
             fleet = self._freeze(tx, call, params["EndpointConfigName"])
+            self._check_size(fleet)
             endpoint = insert(
                 tx,
                 call,
@@ -91,7 +98,7 @@ class Endpoints:
                     weights="DesiredWeight" not in excluded,
                     counts="DesiredInstanceCount" not in excluded,
                 )
-            self._update(tx, endpoint, fleet, "update asked for", config=fleet.config_name)
+            self._update(tx, endpoint, live, fleet, "update asked for", config=fleet.config_name)
         return {"EndpointArn": endpoint.arn}
 
     @operation("UpdateEndpointWeightsAndCapacities")
@@ -103,7 +110,7 @@ class Endpoints:
             endpoint, live = self._updatable(tx, call, params["EndpointName"])
             fleet = _with_numbers(live, params["DesiredWeightsAndCapacities"])
             numbers = {v.name: {"weight": v.weight, "count": v.count} for v in fleet.variants}
-            self._update(tx, endpoint, fleet, "new weights and counts asked for", variants=numbers)
+            self._update(tx, endpoint, live, fleet, "new weights and counts asked for", variants=numbers)
         return {"EndpointArn": endpoint.arn}
 
     @operation("DeleteEndpoint")
@@ -130,7 +137,21 @@ class Endpoints:
             )
         return endpoint, live
 
-    def _update(self, tx: Transaction, endpoint: Resource, fleet: Fleet, step: str, **detail: object) -> None:
+    def _check_size(self, fleet: Fleet, live: Fleet | None = None) -> None:
+        wanted = sum(variant.count for variant in fleet.variants)
+        if wanted <= self._most_instances:
+            return
+        used = 0 if live is None else sum(variant.count for variant in live.variants)
+        raise limit_exceeded(
+            f"The account-level service limit '{fleet.variants[0].instance_type} for endpoint usage' is "
+            f"{self._most_instances} Instances, with current utilization of {used} Instances and a request delta of "
+            f"{wanted - used} Instances. The server's setting max_endpoint_instances raises this limit."
+        )
+
+    def _update(
+        self, tx: Transaction, endpoint: Resource, live: Fleet, fleet: Fleet, step: str, **detail: object
+    ) -> None:
+        self._check_size(fleet, live)
         state = replace(endpoint.state_as(EndpointState), problem=None)
         spec = EndpointSpec(fleet, self._clock.now())
         tx.resources.update(endpoint, status="Updating", spec=spec, state=state)

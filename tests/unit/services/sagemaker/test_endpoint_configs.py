@@ -47,6 +47,7 @@ def test_H11_numbers_reach_the_instances(control: Control) -> None:
         ([{}], {"ShadowProductionVariants": [variant()]}, "ShadowProductionVariants is not supported"),
         ([{}], {"ExplainerConfig": {"ClarifyExplainerConfig": {}}}, "ExplainerConfig is not supported"),
         ([{}], {"DataCaptureConfig": {"EnableCapture": True}}, "DataCaptureConfig with EnableCapture is not"),
+        ([{}], {"DataCaptureConfig": {}}, "DataCaptureConfig with EnableCapture is not"),
     ],
 )
 def test_H11_what_is_not_built_is_refused_by_name(

@@ -44,6 +44,27 @@ def test_H01_an_endpoint_in_progress_takes_no_change(
     assert refused.value.message == f'Cannot update in-progress endpoint "{ARN}".'
 
 
+def test_H08_more_instances_than_an_endpoint_may_have_are_refused(control: Control) -> None:
+    control.config("many", {"InitialInstanceCount": 2**31 - 1})
+    with pytest.raises(Fault) as refused:
+        control.endpoint("other", config="many")
+    assert refused.value.code == "ResourceLimitExceeded"
+    assert refused.value.message.startswith(
+        "The account-level service limit 'ml.m5.large for endpoint usage' is 100 Instances, with current utilization "
+        "of 0 Instances and a request delta of 2147483647 Instances."
+    )
+    control.endpoint()
+    control.settle(5)
+    numbers = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 101}]
+    for operation, params in (
+        ("UpdateEndpoint", {"EndpointConfigName": "many"}),
+        ("UpdateEndpointWeightsAndCapacities", {"DesiredWeightsAndCapacities": numbers}),
+    ):
+        with pytest.raises(Fault, match="with current utilization of 1 Instances and a request delta of"):
+            control.call(operation, EndpointName="e", **params)
+    assert control.call("DescribeEndpoint", EndpointName="e")["EndpointStatus"] == "InService"
+
+
 def test_H01_a_refused_creation_leaves_no_trace(control: Control) -> None:
     with pytest.raises(Fault):
         control.endpoint("e", config="absent")
