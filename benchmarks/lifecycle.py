@@ -8,7 +8,7 @@ import psutil
 
 from benchmarks.platform import Platform, regressor
 from benchmarks.report import Table, verdict
-from benchmarks.serving import pss_bytes
+from benchmarks.serving import pss_bytes, session_directory
 
 CREATIONS = 20
 MANY = 200
@@ -98,10 +98,7 @@ def _private_memory(platform: Platform) -> list[int]:
     marker = str(platform.data_dir / "instances")
     by_directory: dict[str, int] = {}
     for process in psutil.process_iter():
-        try:
-            directory = process.cwd()
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
+        directory = session_directory(process)
         if directory.startswith(marker):
             size = pss_bytes(process.pid, "Private_Clean") + pss_bytes(process.pid, "Private_Dirty")
             instance = Path(directory).relative_to(marker).parts[0]

@@ -214,14 +214,15 @@ def _clary_pids(platform: Platform) -> list[int]:
     """The gateways and the instances with their minders: what a request passes through."""
     gateways = [platform.process(f"gateway-{n}") for n in range(platform.running.settings.gateways)]
     marker = str(platform.data_dir / "instances")
-    instances = [p.pid for p in psutil.process_iter() if marker in _working_directory(p)]
+    instances = [p.pid for p in psutil.process_iter() if marker in session_directory(p)]
     return [identity.pid for identity in gateways if identity] + instances
 
 
-def _working_directory(process: psutil.Process) -> str:
+def session_directory(process: psutil.Process) -> str:
+    """Where its session's leader works: for an instance, whatever it sees itself, its directory."""
     try:
-        return process.cwd()
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return psutil.Process(os.getsid(process.pid)).cwd()
+    except (OSError, ValueError, psutil.Error):
         return ""
 
 

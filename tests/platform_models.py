@@ -1,6 +1,7 @@
 """Models and endpoints for tests against a whole running server."""
 
 import io
+import os
 import tarfile
 import time
 from collections.abc import Callable
@@ -117,13 +118,22 @@ def invoke(server: RunningServer, name: str, features: Any) -> list[float]:
 
 
 def processes_of(server: RunningServer) -> list[int]:
-    """Every process that has to do with this server's data directory, by command line or working directory."""
+    """Every process that has to do with this server's data directory: by command line, by working directory, or in
+    a session whose leader works there (sandboxed instances see another root).
+    """
     marker, found = str(server.data_dir), []
     for process in psutil.process_iter():
         try:
-            told = " ".join(process.cmdline()) + " " + process.cwd()
+            told = " ".join([*process.cmdline(), process.cwd(), _session_directory(process.pid)])
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
         if marker in told:
             found.append(process.pid)
     return found
+
+
+def _session_directory(pid: int) -> str:
+    try:
+        return psutil.Process(os.getsid(pid)).cwd()
+    except (OSError, ValueError, psutil.Error):
+        return ""

@@ -51,8 +51,11 @@ def _belongs(process: psutil.Process, settings: Settings) -> bool:
     """Whether it works in the data directory, was started for it, or holds a file of it open."""
     marker = str(settings.data_dir)
     try:
-        return marker in " ".join(process.cmdline()) or _working_directory(process).startswith(marker)
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        if marker in " ".join(process.cmdline()) or _working_directory(process).startswith(marker):
+            return True
+        # A sandboxed instance works elsewhere, as far as it knows; what it sees there is mounted from here.
+        return f"{settings.data_dir.name}/instances/" in Path(f"/proc/{process.pid}/mountinfo").read_text()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
         return False
 
 

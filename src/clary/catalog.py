@@ -15,6 +15,7 @@ Manifest keys, all but the marked ones required:
   fork_safe                whether a forked child of a process that imported it works (optional, true)
   preload                  modules a zygote imports before it forks (optional)
   import_time_environment  variables, with `*`, that only count at import: they force a fresh start (optional)
+  script                   the framework that serves its models when they come with a user's script (optional)
   entry                    `module:function` that runs an instance (optional, the model server)
   path                     folder beside the manifest put on the module path, for frameworks kept elsewhere (optional)
   environment              "host" uses this server's own Python in place of an environment: for tests (optional)
@@ -52,6 +53,7 @@ class Manifest:
     fork_safe: bool = True
     preload: tuple[str, ...] = ()
     import_time_environment: tuple[str, ...] = ()
+    script: str = ""
     entry: str = MODEL_SERVER
     path: str = ""
     environment: Literal["venv", "host"] = "venv"
@@ -125,6 +127,7 @@ _TYPES: Mapping[str, type] = {
     "fork_safe": bool,
     "preload": tuple,
     "import_time_environment": tuple,
+    "script": str,
     "entry": str,
     "path": str,
     "environment": str,

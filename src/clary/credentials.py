@@ -4,6 +4,7 @@
 locks nobody out of the data: `clary up` makes a new one.
 """
 
+import hmac
 import json
 import os
 import secrets
@@ -41,6 +42,12 @@ def read(settings: Settings) -> RootKey:
     """The root key. Raises FileNotFoundError where no server was ever started."""
     root = json.loads(path(settings).read_text())["root"]
     return RootKey(root["access_key_id"], root["secret_access_key"])
+
+
+def proxy_token(settings: Settings) -> str:
+    """What opens the proxy on the port: derived, so that older data directories have one too."""
+    seal_key = bytes.fromhex(json.loads(path(settings).read_text())["seal_key"])
+    return hmac.digest(seal_key, b"clary proxy token", "sha256").hex()[:40]
 
 
 def _fresh() -> dict[str, object]:

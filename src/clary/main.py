@@ -10,9 +10,10 @@ import gc
 import logging
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
@@ -21,6 +22,7 @@ from clary import credentials, settings
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog
 from clary.domain.clock import Clock, SystemClock
+from clary.domain.faults import Fault
 from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver
@@ -28,12 +30,13 @@ from clary.drivers.local import LocalDriver
 from clary.links import hosts, processes
 from clary.links.hosts import HostClient
 from clary.links.metrics import MetricBatch
-from clary.links.routes import RouteHub, running_gateways
+from clary.links.routes import RouteHub, RoutingError, running_gateways
 from clary.reconcilers import reset
 from clary.reconcilers.base import Runner
 from clary.reconcilers.endpoint import EndpointReconciler
 from clary.services import clary as admin
-from clary.services import cloudwatch, iam, logs, s3, sagemaker, sts
+from clary.services import cloudwatch, ecr, iam, logs, s3, sagemaker, sts
+from clary.services.authorization import Authorization
 from clary.settings import Settings
 from clary.store import Store
 from clary.telemetry import server_log
@@ -48,7 +51,9 @@ from clary.wire.sigv4 import Verifier
 
 log = logging.getLogger("clary.control")
 
-SERVICES = (admin, cloudwatch, iam, logs, s3, sagemaker, sts)
+_CLEAN_EVERY_S = 86_400.0
+
+SERVICES = (admin, cloudwatch, ecr, iam, logs, s3, sagemaker, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
 """Answered by the gateways, without control."""
 
@@ -74,6 +79,10 @@ class Control:
         self._logs = RemoteLogs(self._host.call_raw)
         self._driver: Driver = LocalDriver(self._host)
         self._hub = RouteHub(found, on_metrics=self._ingest)
+        self._keys = KeyRing.load(credentials.path(found), found.account)
+        self._identities = iam.Identities(
+            self._store, self._keys, found.keys_dir, _new_uid, self._announce_identities
+        )
         self._endpoints = EndpointReconciler(
             self._store,
             self._driver,
@@ -102,10 +111,12 @@ class Control:
                 self._blobs,
                 startup_timeout_s=found.startup_timeout_s,
                 most_instances=found.max_endpoint_instances,
+                why_not_isolated=self._why_not_isolated,
             ),
         )
-        table.add("sts", *sts.resources())
-        table.add("iam", *iam.resources(_began_at(found)))
+        table.add("sts", *sts.resources(self._keys, lambda: self._identities.rights, time.time))
+        table.add("iam", *iam.resources(self._store, self._identities, _new_uid))
+        table.add("ecr", *ecr.resources(images))
         table.add("logs", *logs.resources(self._logs))
         table.add("cloudwatch", *cloudwatch.resources(self._metrics, self._clock))
         table.add(
@@ -122,25 +133,30 @@ class Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         table = self.table()
-        keys = KeyRing.load(credentials.path(self._settings), self._settings.account)
         wire = WireServer(
             ServiceModels(table.implemented()),
             table,
             validate=validate.validate,
-            keys=Verifier(keys),
+            keys=Verifier(self._keys),
             clock=self._clock,
             new_request_id=lambda: str(uuid.uuid4()),
             max_api_bytes=self._settings.max_api_bytes,
+            authorize=Authorization(lambda: self._identities.rights, lambda: datetime.now(UTC)).check,
+            hold_s=self._settings.hold_describe_s,
+            s3_base_domain=self._settings.s3_base_domain,
         )
+        self._identities.apply()  # before any gateway connects: with its routes it takes users and roles
         self._hub.start()
         await asyncio.get_running_loop().run_in_executor(None, self._withdraw_orphans)
         self._runner.start()
         server = await wire.serve(self._settings.control_socket)
         threading.Thread(target=self._collect_metrics, name="host-metrics", daemon=True).start()
+        threading.Thread(target=self._clean, name="cleaning", daemon=True).start()
         gc.freeze()  # what start-up made stays: it need not be looked at again
         log.info("control is ready", extra={"socket": str(self._settings.control_socket)})
         await stop.wait()
         self._closing.set()
+        wire.stop_holding()
         await server.close(self._settings.stop_grace_s)
         wire.close()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
@@ -178,8 +194,29 @@ class Control:
             except Exception:  # the store's disk is full, say: the host keeps what was not acknowledged
                 log.exception("the host's metrics were not stored")
 
+    def _clean(self) -> None:
+        """At the start and once a day: what nobody will finish any more."""
+        while not self._closing.is_set():
+            try:
+                ended = self._blobs.abort_older(timedelta(seconds=self._settings.upload_keep_s))
+                if ended:
+                    log.info("uploads that nobody completed are ended", extra={"count": ended})
+            except Exception:  # tomorrow is another day
+                log.exception("cleaning failed")
+            self._closing.wait(_CLEAN_EVERY_S)
+
     def _ingest(self, batch: MetricBatch) -> None:
         self._metrics.ingest(batch)
+
+    def _announce_identities(self) -> None:
+        try:
+            self._hub.announce_identities()
+        except RoutingError as error:
+            raise Fault(
+                "ServiceUnavailable",
+                f"It is written down, and not certain that every gateway goes by it yet: {error}. Try again.",
+                503,
+            ) from error
 
     def _log_tail(self, target: LogTarget, lines: int) -> Sequence[str]:
         try:
@@ -194,6 +231,15 @@ class Control:
         self._blobs.clear()
         self._metrics.clear()
         self._logs.clear()
+        self._identities.publish()
+
+    def _why_not_isolated(self) -> str:
+        """A host that is away says nothing: it refuses such an instance itself where it cannot isolate one."""
+        try:
+            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, timeout_s=5.0)
+        except (hosts.HostError, hosts.HostUnavailable):
+            return ""
+        return "" if status.sandbox_rung > 0 else f"it needs sandbox rung 1, and this is {status.sandbox}"
 
     def _parts(self) -> dict[str, object]:
         """How the other processes are, as far as control can see."""
@@ -205,7 +251,12 @@ class Control:
         environments = {
             e.name: e.state if e.state == "ready" else f"{e.state}: {e.detail}" for e in status.environments
         }
-        return parts | {"Host": "answers", "Environments": environments, "Zygotes": list(status.zygotes)}
+        return parts | {
+            "Host": "answers",
+            "Environments": environments,
+            "Zygotes": list(status.zygotes),
+            "Sandbox": status.sandbox,
+        }
 
 
 def main() -> None:
@@ -221,11 +272,6 @@ def main() -> None:
 
 def _new_uid() -> str:
     return uuid.uuid4().hex
-
-
-def _began_at(found: Settings) -> datetime:
-    """When this data directory began: the age of its keys."""
-    return datetime.fromtimestamp(credentials.path(found).stat().st_mtime, UTC)
 
 
 if __name__ == "__main__":

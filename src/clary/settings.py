@@ -31,6 +31,10 @@ class Settings:
     gateways: int = 2  # gateway processes
     ephemeral: bool = False  # temporary data, gone at the end; allows `POST /_clary/reset`
     prewarm: tuple[str, ...] = ("xgboost",)  # frameworks made ready at the start
+    sandbox: str = "auto"  # rung of the instances: 0, 1, or auto: 1 where it works
+    sandbox_uid_base: int = 200_000  # started as root: the first uid of the instances
+    sandbox_uids: int = 60_000  # started as root: how many uids from there on are theirs
+    sandbox_processes: int = 4096  # processes and threads of one instance on rung 1
 
     max_invocation_bytes: int = 25 << 20  # a real-time request's body
     max_api_bytes: int = 16 << 20  # the body of any other request but S3's
@@ -41,6 +45,9 @@ class Settings:
     ping_interval_s: float = 5.0  # between pings of a ready instance
     ping_timeout_s: float = 2.0  # for one ping
     stop_grace_s: float = 30.0  # between SIGTERM and SIGKILL
+    s3_base_domain: str = "localhost"  # BUCKET.DOMAIN means that bucket; empty: buckets stand in paths only
+    upload_keep_s: float = 604_800.0  # until an upload in parts that nobody completes is ended
+    hold_describe_s: float = 10.0  # a Describe waits this long for a status that settles soon; 0: never
     gateway_ack_timeout_s: float = 2.0  # until a gateway must have taken a route; then it is restarted
     telemetry_interval_s: float = 5.0  # between two reports of metrics
     metric_keep_s: float = 900.0  # how long reports wait for a control process that is away
@@ -212,9 +219,12 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"port is {settings.port}; it must lie between 0 and 65535 (0: any free one)")
     if not (settings.host == "localhost" or settings.host.startswith("127.")):
         raise SettingsError(
-            f"host is {settings.host!r}; only loopback is allowed, because instances are not sandboxed and the port "
-            "speaks no TLS"
+            f"host is {settings.host!r}; only loopback is allowed, because the port speaks no TLS"
         )
+    if settings.sandbox not in ("auto", "0", "1"):
+        raise SettingsError(f"sandbox is {settings.sandbox!r}; it must be auto, 0 or 1")
+    if settings.sandbox_uid_base < 1 or settings.sandbox_uids < 1:
+        raise SettingsError("sandbox_uid_base and sandbox_uids must be at least 1: instances never run as root")
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"

@@ -18,10 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from clary import credentials
+from clary import certificates, credentials
 from clary.gateway import door
 from clary.links import processes, stopping
 from clary.links.processes import ProcessIdentity
@@ -82,6 +83,7 @@ class Supervisor:
         self.settings = replace(self._wanted, port=self.socket.getsockname()[1])
         try:
             credentials.ensure(self.settings)
+            _ensure_certificates(self.settings)
             _write_whole(settings_path(self.settings), dump(self.settings))
             processes.record(self.settings.run_dir / "supervisor.pid.json")
         except OSError as error:
@@ -243,6 +245,15 @@ class Supervisor:
         for watched in self._watched.values():
             if watched.identity is None and watched.due_at <= time.monotonic():
                 self._launch(watched)
+
+
+def _ensure_certificates(settings: Settings) -> None:
+    """Once, and again when they are about to expire. The library that makes them is loaded only then."""
+    now = datetime.now(UTC)
+    if not certificates.are_good(settings, now):
+        from clary import authority
+
+        authority.make(settings, now)
 
 
 def process_names(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -490,3 +491,39 @@ def test_an_s3_uri_is_a_bucket_and_a_key() -> None:
     assert parse_uri("s3://b") == ("b", "")
     assert parse_uri("s3:///k") is None
     assert parse_uri("https://b/k") is None
+
+
+# Tags
+
+
+def test_tags_are_set_replaced_and_leave_the_object_as_it_was(place: Place) -> None:
+    before = put(place.store, "k", b"x", attributes=replace(ATTRIBUTES, tags={"a": "1"}))
+    assert place.reader.head(BUCKET, "k").attributes.tags == {"a": "1"}
+    place.store.set_tags(BUCKET, "k", {"b": "2"})
+    after = place.reader.head(BUCKET, "k")
+    assert after == replace(before, attributes=replace(ATTRIBUTES, tags={"b": "2"}))
+    assert content_of(place.reader, "k") == b"x"
+    with pytest.raises(NoSuchKey):
+        place.store.set_tags(BUCKET, "none", {})
+    with pytest.raises(NoSuchBucket):
+        place.store.set_tags("none", "k", {})
+
+
+def test_a_buckets_tags_go_with_it(place: Place) -> None:
+    assert place.store.bucket_tags(BUCKET) == {}
+    place.store.set_bucket_tags(BUCKET, {"a": "1"})
+    assert place.store.bucket_tags(BUCKET) == {"a": "1"}
+    place.store.delete_bucket(BUCKET)
+    with pytest.raises(NoSuchBucket):
+        place.store.bucket_tags(BUCKET)
+    place.store.create_bucket(BUCKET, "us-east-1")
+    assert place.store.bucket_tags(BUCKET) == {}
+
+
+def test_a_deletion_with_a_condition(place: Place) -> None:
+    info = put(place.store, "k", b"x")
+    with pytest.raises(PreconditionFailed):
+        place.store.delete(BUCKET, "k", if_match="other")
+    assert place.store.delete(BUCKET, "k", if_match=info.etag)
+    with pytest.raises(NoSuchKey):
+        place.store.delete(BUCKET, "k", if_match=info.etag)

@@ -9,7 +9,7 @@ from clary.domain.instances import Failure, InstanceSpec
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.fake import FakeDriver, Plan
 from clary.drivers.load import DRIVERS
-from hosting.harness import HostProcess, running_host, toy_spec, until, until_phase
+from hosting.harness import HostProcess, rungs_here, running_host, toy_spec, until, until_phase
 
 
 class Rig(Protocol):
@@ -82,15 +82,22 @@ class FakeRig:
         return Plan(stays_when_stopped=do == "stubborn")
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+RIGS = [
+    *(("local", rung) for rung in rungs_here()),
+    *((name, "") for name in sorted(DRIVERS) if name != "local"),
+]
+
+
+@pytest.fixture(params=RIGS, ids=lambda rig: "-".join(filter(None, rig)))
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    if request.param == "local":
-        with running_host() as host:
+    name, rung = request.param
+    if name == "local":
+        with running_host(sandbox=rung) as host:
             yield LocalRig(host)
-    elif request.param == "fake":
+    elif name == "fake":
         yield FakeRig()
     else:
-        pytest.fail(f"the contract suite has no rig for the driver {request.param}")
+        pytest.fail(f"the contract suite has no rig for the driver {name}")
 
 
 def test_an_instance_that_nobody_started_is_missing(rig: Rig) -> None:

@@ -141,7 +141,8 @@ def test_the_manifest_says_what_the_host_needs(framework: Framework) -> None:
     manifest = framework.manifest
     assert manifest["name"] == framework.folder.name
     assert manifest["module"].startswith(f"clary.runtimes.frameworks.{framework.folder.name}.")
-    assert manifest["repositories"]
+    others = [tomllib.loads((folder / "manifest.toml").read_text()) for folder in FOLDERS]
+    assert manifest["repositories"] or manifest["name"] in [other.get("script") for other in others]
     assert set(manifest["roles"]) <= {"serve", "train", "process", "transform"}
     assert isinstance(manifest["fork_safe"], bool)
     assert manifest["module"] in manifest["preload"] or not manifest["fork_safe"]

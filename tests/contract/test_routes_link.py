@@ -190,6 +190,19 @@ def test_publishing_returns_when_every_gateway_has_applied(scene: Scene) -> None
     done(published)
 
 
+def test_I01_new_identities_are_announced_until_every_gateway_has_them(scene: Scene) -> None:
+    one, other = scene.gateway().join(), scene.gateway().join()
+    announced = scene.pool.submit(scene.hub.announce_identities)
+    first = one.apply()
+    assert first.put == ()
+    assert is_waiting(announced)
+    assert other.apply().identities == first.identities
+    done(announced)
+    (published,) = scene.publish(route("a"))
+    assert one.apply().identities == other.apply().identities == first.identities
+    done(published)
+
+
 def test_a_gateway_that_runs_but_is_not_connected_is_waited_for(scene: Scene) -> None:
     gateway = scene.gateway()
     (published,) = scene.publish(route("a"))

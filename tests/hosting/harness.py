@@ -15,6 +15,8 @@ from clary import settings
 from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus, LogTarget
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.local import LocalDriver
+from clary.host import limits
+from clary.host.rungs import choose
 from clary.links import instances, processes
 from clary.links.hosts import HostClient
 
@@ -47,6 +49,8 @@ class HostProcess:
             ping_interval_s=0.1,
             **changes,  # type: ignore[arg-type]
         )
+        # Of one instance: its minder and itself; on rung 1 an init too.
+        self.processes = 3 if choose(self.settings.sandbox, 200_000).number else 2
         self.settings.run_dir.mkdir(parents=True)
         self.log = root / "host.log"
         self._file = self.settings.run_dir / "settings.json"
@@ -139,16 +143,23 @@ def until_phase(driver: Driver, id: InstanceId, *phases: str) -> InstanceStatus:
 
 
 def processes_of(directory: Path) -> list[int]:
-    """Every process that works in this directory: minders and instances."""
-    found = []
+    """Every process of this instance: what works in its directory, and what its minder has or had below it."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if (entry / "cwd").readlink() == directory:
-                    found.append(int(entry.name))
+                    found.add(int(entry.name))
             except OSError:
                 continue
-    return found
+    if (minder := instances.minder_of(directory)) is not None:
+        found |= {*limits.members_of_session(minder.pid), *limits.descendants(minder.pid)}
+    return sorted(pid for pid in found if is_running(pid))
+
+
+def rungs_here() -> list[str]:
+    """The sandbox rungs that work on this machine, as the setting `sandbox` names them."""
+    return ["0", "1"] if not choose("1", 200_000).refusal else ["0"]
 
 
 def is_running(pid: int) -> bool:

@@ -4,6 +4,7 @@ Instances and gateways are in memory; everything else is real, threads included.
 """
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -30,8 +31,12 @@ SOON: dict[str, Any] = {"Delay": 0.01, "MaxAttempts": 3000}
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Control]:
     control = Control(tmp_path, driver=FakeDriver(), region=TEST_REGION)
-    control.table.add("sts", *sts.resources())
-    control.table.add("iam", *iam.resources(control.clock.now()))
+    identities = iam.Identities(
+        control.store, example_keyring(ACCOUNT), tmp_path, lambda: uuid.uuid4().hex, lambda: None
+    )
+    identities.apply()
+    control.table.add("sts", *sts.resources(example_keyring(ACCOUNT), lambda: identities.rights, time.time))
+    control.table.add("iam", *iam.resources(control.store, identities, lambda: uuid.uuid4().hex))
     control.runner.start()
     yield control
     control.runner.stop()

@@ -4,9 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
+from clary.host import limits
 from clary.links import processes
 from clary.testing.server import RunningServer
 from platform_models import (
@@ -89,9 +89,10 @@ def test_Z04_a_killed_instance_is_replaced_and_the_reason_is_told(data_dir: Path
 
 
 def _instance_process(server: RunningServer) -> int:
-    """The one instance itself: of the two processes in its directory, the minder's child."""
-    found = [pid for pid in processes_of(server) if Path(f"/proc/{pid}/cwd").readlink().name.startswith("i-")]
-    return next(pid for pid in found if psutil.Process(pid).ppid() in found)
+    """The one instance itself: the last below the minder, which is the one that works in its directory."""
+    found = processes_of(server)
+    minder = next(pid for pid in found if Path(f"/proc/{pid}/cwd").readlink().name.startswith("i-"))
+    return limits.descendants(minder)[-1]
 
 
 def _ready_instances(server: RunningServer, name: str) -> list[str]:

@@ -51,7 +51,7 @@ def test_an_unknown_service_is_a_lookup_error(models: ServiceModels) -> None:
         ("sagemaker-runtime", ("rest-json",), None),
         ("s3", ("rest-xml",), None),
         ("sts", ("query",), None),
-        ("cloudwatch", ("json", "query"), "GraniteServiceVersion20100801"),
+        ("cloudwatch", ("json", "smithy-rpc-v2-cbor", "query"), "GraniteServiceVersion20100801"),
     ],
 )
 def test_a_service_says_how_it_is_spoken(

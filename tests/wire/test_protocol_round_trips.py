@@ -23,6 +23,7 @@ MODELS = ServiceModels()
 SPOKEN = [
     ("cloudwatch", "json"),
     ("cloudwatch", "query"),
+    ("cloudwatch", "smithy-rpc-v2-cbor"),
     ("iam", "query"),
     ("logs", "json"),
     ("s3", "rest-xml"),
@@ -82,7 +83,10 @@ def check_writing(operation: OperationModel, protocol: str) -> None:
         response = protocols.load(protocol).serialize(operation, members, request_id="the-request")
         parsed = read_by_botocore(operation, protocol, response)
         metadata = parsed.pop("ResponseMetadata")
-        assert metadata["RequestId"] == "the-request"
+        if (
+            operation.output_shape is not None or "cbor" not in protocol
+        ):  # there botocore does not look for it
+            assert metadata["RequestId"] == "the-request"
         assert metadata["HTTPStatusCode"] == response.status
         assert comparable(parsed) == expected(operation, members)
 

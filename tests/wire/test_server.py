@@ -193,8 +193,8 @@ def test_Z01_what_is_not_built_is_refused_by_name(server: WireServer) -> None:
     )
     iam = clients.client("iam")
     assert refusal(lambda: iam.list_users())[0] == "ValidationError"
-    ecr = clients.client("ecr")
-    assert "not served here" in refusal(lambda: ecr.describe_repositories())[1]
+    events = clients.client("events")
+    assert "not served here" in refusal(lambda: events.list_rules())[1]
 
 
 @pytest.mark.parametrize("size", [0, 5, 3 << 20])

@@ -99,6 +99,7 @@ class Attributes:
 
     headers: Mapping[str, str] = field(default_factory=dict)  # content-type, cache-control …
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +228,12 @@ class BlobStore(BlobReader, Protocol):
     def delete_bucket(self, name: str) -> None:
         """Ends its uploads too. Raises `NoSuchBucket`, `BucketNotEmpty`."""
 
+    def bucket_tags(self, name: str) -> Mapping[str, str]:
+        """Raises `NoSuchBucket`."""
+
+    def set_bucket_tags(self, name: str, tags: Mapping[str, str]) -> None:
+        """In place of all it had. Raises `NoSuchBucket`."""
+
     def stage(self) -> Staged:
         """Begins a payload. Nothing of it can be seen until it is put."""
 
@@ -263,8 +270,14 @@ class BlobStore(BlobReader, Protocol):
         Costs the same for any size where the store can share a payload. Raises as `put` does.
         """
 
-    def delete(self, bucket: str, key: str) -> bool:
-        """Whether there was one. May be repeated. Raises `NoSuchBucket`."""
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+        """In place of all it had; the object stays as old as it was. Raises as `head` does."""
+
+    def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> bool:
+        """Whether there was one. May be repeated. Raises `NoSuchBucket`.
+
+        With `if_match` raises `NoSuchKey`, and `PreconditionFailed` when its etag is another.
+        """
 
     def delete_many(self, bucket: str, keys: Iterable[str]) -> None:
         """All in one step. Raises `NoSuchBucket`."""

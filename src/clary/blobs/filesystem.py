@@ -13,7 +13,7 @@ index and the file was replaced, and is looked up again.
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -46,8 +46,6 @@ from clary.blobs.payloads import OpenPayload, Payloads, StagedFile
 from clary.blobs.reading import ReadingHalf, names
 from clary.blobs.reserve import Reserve
 from clary.domain.clock import Clock
-
-_INCOMPLETE_UPLOADS_LIVE = timedelta(days=7)
 
 
 class FilesystemBlobs(ReadingHalf):
@@ -99,6 +97,16 @@ class FilesystemBlobs(ReadingHalf):
 
         self._free(change)
 
+    def bucket_tags(self, name: str) -> Mapping[str, str]:
+        with self._read(name) as db:
+            records.require_bucket(db, name)
+            return records.bucket_tags(db, name)
+
+    def set_bucket_tags(self, name: str, tags: Mapping[str, str]) -> None:
+        with self._index.write() as db:
+            records.require_bucket(db, name)
+            records.put_bucket_tags(db, name, tags)
+
     # Objects
 
     def stage(self) -> Staged:
@@ -149,8 +157,17 @@ class FilesystemBlobs(ReadingHalf):
         with self._payloads.share(source) as staged:
             return self._put(info, staged, if_absent=if_absent, if_match=if_match)
 
-    def delete(self, bucket: str, key: str) -> bool:
-        return self._delete(bucket, [key]) > 0
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+        with self._index.write() as db:
+            records.require_bucket(db, bucket)
+            found = records.find_object(db, bucket, key)
+            if found is None:
+                raise NoSuchKey(key)
+            attributes = replace(found.info.attributes, tags=tags)
+            records.put_object(db, replace(found.info, attributes=attributes), found.payload)
+
+    def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> bool:
+        return self._delete(bucket, [key], if_match) > 0
 
     def delete_many(self, bucket: str, keys: Iterable[str]) -> None:
         self._delete(bucket, list(keys))
@@ -285,19 +302,21 @@ class FilesystemBlobs(ReadingHalf):
         return len(ended)
 
     def sweep(self) -> None:
-        """Removes payloads that no row names and uploads nobody will complete. Only while nothing else writes."""
+        """Removes payloads that no row names. Only while nothing else writes."""
         with self._index.read() as db:
             self._payloads.sweep(lambda shard: records.payloads_in(db, shard))
-        self.abort_older(_INCOMPLETE_UPLOADS_LIVE)
 
     def clear(self) -> None:
         self._free(records.delete_everything)
 
     # Steps
 
-    def _delete(self, bucket: str, keys: Sequence[str]) -> int:
+    def _delete(self, bucket: str, keys: Sequence[str], if_match: str | None = None) -> int:
         def change(db: Connection) -> list[str]:
             records.require_bucket(db, bucket)
+            if if_match is not None:
+                old = records.find_object(db, bucket, keys[0])
+                _check(old.info if old else None, keys[0], if_absent=False, if_match=if_match)
             payloads = (records.delete_object(db, bucket, key) for key in keys)
             return [payload for payload in payloads if payload]
 

@@ -39,6 +39,9 @@ CREATE UNIQUE INDEX parts_by_payload ON parts (payload);
 """
 _VERSION = 1
 
+# What later versions added; servers of version 1 that know nothing of it go on beside them.
+_ADDED = "CREATE TABLE IF NOT EXISTS bucket_tags (bucket TEXT PRIMARY KEY, tags TEXT NOT NULL) WITHOUT ROWID"
+
 
 class NotMadeYet(StorageFailed):
     """There is no index yet, so there are no objects."""
@@ -130,6 +133,7 @@ class Index:
         if _version(connection) != _VERSION:
             connection.close()
             raise StorageFailed(f"{self._path} was written by a newer version of this server")
+        connection.execute(_ADDED)
         return connection
 
     def _borrow(self) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ S3's. Times are whole microseconds since the epoch.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,6 +74,16 @@ def insert_bucket(db: sqlite3.Connection, bucket: BucketInfo) -> None:
 
 def delete_bucket(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM buckets WHERE name = ?", (name,))
+    db.execute("DELETE FROM bucket_tags WHERE bucket = ?", (name,))
+
+
+def bucket_tags(db: sqlite3.Connection, name: str) -> dict[str, str]:
+    row = db.execute("SELECT tags FROM bucket_tags WHERE bucket = ?", (name,)).fetchone()
+    return json.loads(row[0]) if row else {}
+
+
+def put_bucket_tags(db: sqlite3.Connection, name: str, tags: Mapping[str, str]) -> None:
+    db.execute("INSERT OR REPLACE INTO bucket_tags VALUES (?, ?)", (name, json.dumps(dict(tags))))
 
 
 # Objects
@@ -245,7 +255,7 @@ def delete_everything(db: sqlite3.Connection) -> list[str]:
         for table in ("objects", "parts")
         for (payload,) in db.execute(f"SELECT payload FROM {table}").fetchall()
     ]
-    for table in ("buckets", "objects", "uploads", "parts"):
+    for table in ("buckets", "bucket_tags", "objects", "uploads", "parts"):
         db.execute(f"DELETE FROM {table}")
     return payloads
 
@@ -284,11 +294,15 @@ def _upload(bucket: str, row: Any) -> UploadInfo:
 
 
 def _attributes_to_json(attributes: Attributes) -> dict[str, Any]:
-    return {"headers": dict(attributes.headers), "metadata": dict(attributes.metadata)}
+    return {
+        "headers": dict(attributes.headers),
+        "metadata": dict(attributes.metadata),
+        "tags": dict(attributes.tags),
+    }
 
 
 def _attributes(details: dict[str, Any]) -> Attributes:
-    return Attributes(details.get("headers", {}), details.get("metadata", {}))
+    return Attributes(details.get("headers", {}), details.get("metadata", {}), details.get("tags", {}))
 
 
 def _checksum_columns(checksum: Checksum | None) -> tuple[str | None, str | None, str | None]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": ("clary.cli.up", "start Clary and keep it running until Ctrl-C"),
     "down": ("clary.cli.down", "stop everything that runs on a data directory"),
     "env": ("clary.cli.env", "print the variables that point AWS clients here"),
+    "run": ("clary.cli.run", "run a command whose AWS clients are pointed here"),
     "demo": ("clary.cli.demo", "train, deploy and call a real model with plain boto3"),
     "status": ("clary.cli.status", "what runs, and what it takes"),
     "logs": ("clary.cli.logs", "what an endpoint's instances wrote"),
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clary",
         description="SageMaker on your own machines.",
-        epilog='First steps: `clary up`; in another terminal `eval "$(clary env --minimal)"`; then any boto3 code.',
+        epilog='First steps: `clary up`; in another terminal `eval "$(clary env)"`; then any AWS code.',
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -69,7 +70,21 @@ def _up_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _env_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minimal", action="store_true", help="endpoint, keys and region only")
+    parser.add_argument(
+        "--minimal",
+        action="store_true",
+        help="endpoint, keys and region only, which is enough for boto3 and the CLI",
+    )
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "clary run [--data-dir DIR] -- COMMAND [ARGUMENT ...]"
+    parser.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="the command and its arguments, behind `--`",
+    )
 
 
 def _logs_options(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +108,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
 _OPTIONS = {
     "up": _up_options,
     "env": _env_options,
+    "run": _run_options,
     "logs": _logs_options,
     "why": _why_options,
     "demo": _demo_options,

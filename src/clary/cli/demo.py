@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.cli import CommandError, server
-from clary.cli.env import variables_of
+from clary.cli.env import minimal
 from clary.cli.progress import Phases
 from clary.wire.client import ClientError
 
@@ -110,7 +110,7 @@ class _Story:
 
     def __init__(self, running: server.Running, data: Path | None, output: Path, phases: Phases) -> None:
         self._running, self._data, self._output, self._phases = running, data, output, phases
-        os.environ.update(variables_of(running))
+        os.environ.update(minimal(running))
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
             os.environ.pop(name, None)
 
@@ -253,6 +253,7 @@ def _say_what_next(phases: Phases) -> None:
         "\nTry next:\n"
         "  make demo DATA=table.csv             the same with your own table: its last column is predicted\n"
         "  clary up                             keep a server running, then in another terminal\n"
-        '  eval "$(clary env --minimal)"        point boto3 and the AWS CLI at it\n'
+        '  eval "$(clary env)"                  point boto3, the SageMaker SDKs and the AWS CLI at it\n'
+        "  docs/tutorial/first-endpoint.md      step 7: the same with the SageMaker SDK, in six lines\n"
         "  clary status | logs | why NAME       see what runs, what it says, and why it stands where it stands"
     )

@@ -16,6 +16,8 @@ import uv
 
 from clary.cli import server
 from clary.cli.status import size
+from clary.host.rungs import choose
+from clary.settings import Settings
 
 ENOUGH_DISK = 5_000_000_000
 ENOUGH_FILES = 4096
@@ -31,7 +33,8 @@ class Finding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    findings = [*(check() for check in CHECKS), _disk(server.wanted(arguments).data_dir)]
+    wanted = server.wanted(arguments)
+    findings = [*(check() for check in CHECKS), _sandbox(wanted), _disk(wanted.data_dir)]
     for finding in findings:
         mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[finding.verdict]
         print(f"{mark}  {finding.subject:<12} {finding.text}")
@@ -51,33 +54,11 @@ def _system() -> Finding:
     return Finding("bad", "system", "Clary needs Linux 5.10 or newer (pidfd)")
 
 
-def _sandbox() -> Finding:
-    return Finding(
-        "note",
-        "sandbox",
-        "rung 0: instances are plain processes of this user with limits. This is no security boundary: "
-        "run only models that you trust",
-    )
-
-
-def _namespaces() -> Finding:
-    tool = shutil.which("unshare")
-    if tool is None:
-        return Finding("note", "namespaces", "not tried: there is no `unshare` here")
-    tried = subprocess.run(
-        [tool, "--user", "--map-root-user", "--mount", "--pid", "--fork", "true"], capture_output=True
-    )
-    if tried.returncode == 0:
-        return Finding(
-            "good",
-            "namespaces",
-            "an ordinary user may make them: the stronger sandbox of a later release will work",
-        )
-    return Finding(
-        "note",
-        "namespaces",
-        "the kernel refuses user namespaces; sysctl kernel.unprivileged_userns_clone=1 allows them",
-    )
+def _sandbox(found: Settings) -> Finding:
+    """Makes the sandbox once, as the host does when it starts."""
+    rung = choose(found.sandbox, found.sandbox_uid_base)
+    verdict = "bad" if rung.refusal else "good" if rung.number else "note"
+    return Finding(verdict, "sandbox", rung.summary)
 
 
 def _uv() -> Finding:
@@ -119,5 +100,5 @@ def _sockets() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    _system, _python, _uv, _sockets, _files, _namespaces, _sandbox,
+    _system, _python, _uv, _sockets, _files,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib.metadata
+import os
 import shutil
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 from clary import credentials, settings
 from clary.cli import CommandError, server
+from clary.links import upstream_proxy
 from clary.supervisor import AlreadyRuns, CannotStart, Supervisor
 from clary.wire.client import ClientError
 
@@ -31,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             shutil.rmtree(wanted.data_dir, ignore_errors=True)
         raise CommandError(str(error)) from error
     try:
+        _note_upstream_proxy(leader.settings)
         _say_hello(leader, adopted, began)
         leader.run()
     finally:
@@ -61,6 +64,12 @@ def _settings(arguments: argparse.Namespace) -> settings.Settings:
     return settings.load(flags)
 
 
+def _note_upstream_proxy(found: settings.Settings) -> None:
+    before = upstream_proxy.found_in(os.environ)
+    if before is not None:
+        upstream_proxy.note(found, before)
+
+
 def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
     found = leader.settings
     url = f"http://{found.host}:{found.port}"
@@ -77,13 +86,10 @@ def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
     )
     for name, state in sorted(health["Parts"]["Environments"].items()):
         _say(f"  environment {name}: {state}")
-    _say(
-        "  sandbox rung 0: instances are plain processes with limits, no security boundary; run models you trust"
-    )
+    _say(f"  sandbox {health['Parts'].get('Sandbox', 'unknown: the host does not answer yet')}")
     option = "" if found.data_dir == Path.home() / ".clary" else f" --data-dir {found.data_dir}"
-    _say(
-        f'Next, in another terminal:  eval "$({_program()} env --minimal{option})"   then any boto3 or AWS CLI code.'
-    )
+    _say(f'Next, in another terminal:  eval "$({_program()} env{option})"   then any boto3, SageMaker SDK')
+    _say(f"  or AWS CLI code; or, for one command:  {_program()} run{option} -- COMMAND")
     _say("Ctrl-C stops it.")
 
 

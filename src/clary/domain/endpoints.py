@@ -7,6 +7,7 @@ id, and with it its processes.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from clary.domain.arns import endpoint_log_group
 from clary.domain.instances import Artifact, Failure, InstanceSpec, LogTarget, instance_id
@@ -83,6 +84,10 @@ class Problem:
     failure: Failure | None = None
 
 
+Outlook = Literal["unknown", "soon", "slow"]
+"""When a deployment will be settled, as far as can be seen: `slow` while an environment is built."""
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointState:
     """What is in force.
@@ -99,6 +104,7 @@ class EndpointState:
     route_generation: int = 0
     is_route_acked: bool = False
     problem: Problem | None = None
+    outlook: Outlook = "unknown"  # of the deployment under way
 
 
 @dataclass(frozen=True, slots=True)

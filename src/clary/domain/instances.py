@@ -106,6 +106,7 @@ class InstanceStatus:
     failure: Failure | None = None
     started_at: float | None = None  # seconds since the epoch
     ready_at: float | None = None
+    runs_script: bool = False  # code of the user's answers
 
     @property
     def is_live(self) -> bool:

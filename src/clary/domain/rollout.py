@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from clary.domain.endpoints import EndpointState, Fleet, Problem, Slot, Variant
+from clary.domain.endpoints import EndpointState, Fleet, Outlook, Problem, Slot, Variant
 from clary.domain.failures import capacity_problem, deployment_problem
 from clary.domain.instances import InstanceId, InstanceStatus, Phase
 from clary.domain.routes import Target, VariantRoute
@@ -92,6 +92,21 @@ def decide(seen: Seen) -> Plan:
     if live is None or seen.status == "Updating" or seen.wanted != live:
         return _deploy(seen, live)
     return _keep(seen, live)
+
+
+def outlook(rows: Iterable[InstanceRow], statuses: Mapping[InstanceId, InstanceStatus]) -> Outlook:
+    """Whether the instances of a deployment will soon be up.
+
+    An environment that is built says so in `detail`; before that, `preparing` may last a moment or minutes. Nor is
+    it known of what has not been started, or waits to be started again.
+    """
+    seen = [statuses.get(row.id) for row in rows if row.is_wanted]
+    if any(status is not None and status.phase == "preparing" and status.detail for status in seen):
+        return "slow"
+    known = ("fetching", "starting", "ready")
+    return (
+        "soon" if seen and all(status is not None and status.phase in known for status in seen) else "unknown"
+    )
 
 
 def _wind_down(seen: Seen) -> Plan:
@@ -249,7 +264,7 @@ def _route(
             routing=variant.routing,
             container=variant.container,
             # A script of the user's may have done things before it failed: only ours may be asked again.
-            retries_elsewhere="SAGEMAKER_PROGRAM" not in variant.environment,
+            retries_elsewhere=not _runs_script(seen, fleet, variant, newest),
         )
         for variant in fleet.variants
     )
@@ -262,6 +277,16 @@ def _targets(
         row = newest.get((fleet.id, variant.name, ordinal))
         if row is not None and _is_ready(seen, row):
             yield Target(row.id, _status(seen, row).address)
+
+
+def _runs_script(
+    seen: Seen, fleet: Fleet, variant: Variant, newest: Mapping[tuple[str, str, int], InstanceRow]
+) -> bool:
+    """What the environment does not say yet, the instances do: the script may lie in the model's archive."""
+    rows = (newest.get((fleet.id, variant.name, ordinal)) for ordinal in range(variant.count))
+    return "SAGEMAKER_PROGRAM" in variant.environment or any(
+        row is not None and _is_ready(seen, row) and _status(seen, row).runs_script for row in rows
+    )
 
 
 def _images(seen: Seen, newest: Mapping[tuple[str, str, int], InstanceRow]) -> dict[str, str]:

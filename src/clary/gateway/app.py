@@ -8,16 +8,22 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from clary import credentials
 from clary.domain.clock import SystemClock
 from clary.gateway.accept import Acceptor
+from clary.gateway.callers import Callers
 from clary.gateway.door import Door, State
 from clary.gateway.forward import Forwarding
+from clary.gateway.front import Front
 from clary.gateway.link import RouteLink
+from clary.gateway.public_hosts import Certificates, is_telemetry
 from clary.gateway.request_ids import request_ids
+from clary.gateway.role_credentials import RoleCredentials
 from clary.gateway.routes import RouteTable
 from clary.gateway.runtime import Runtime
+from clary.gateway.tunnels import Tunnels
 from clary.gateway.upstream import Upstream, sweep
-from clary.links import processes
+from clary.links import processes, upstream_proxy
 from clary.settings import Settings
 from clary.telemetry.metrics import Recorder
 from clary.wire.exchange import Exchange
@@ -40,7 +46,9 @@ class Gateway:
         recorder = Recorder(
             f"gateway-{number}:{process.pid}:{process.start_time}", SystemClock(), settings.metric_keep_s
         )
-        verifier = Verifier(KeyRing.load(settings.keys_dir / "credentials.json", settings.account))
+        keyring = KeyRing.load(settings.keys_dir / "credentials.json", settings.account)
+        verifier = Verifier(keyring)
+        callers = Callers(settings.keys_dir, keyring, verifier)
         ids = request_ids()
         self._settings = settings
         self._number = number
@@ -48,11 +56,26 @@ class Gateway:
         self._listening = listening
         self._loop = loop
         self._table = RouteTable(recorder, loop)
-        self._link = RouteLink(settings, number, process, self._table, recorder)
+        self._link = RouteLink(settings, number, process, self._table, recorder, callers.load)
         self._control = Upstream(f"unix:{settings.control_socket}", loop, self._table.connections)
-        self._runtime = Runtime(self._table, verifier, ids, max_body_bytes=settings.max_invocation_bytes)
+        self._runtime = Runtime(
+            self._table,
+            verifier,
+            ids,
+            max_body_bytes=settings.max_invocation_bytes,
+            authorise=callers.authorise_invocation,
+        )
+        self._role_credentials = RoleCredentials(keyring, callers, settings.instances_dir)
         self._forwarding = Forwarding(self._control, verifier, ids, max_body_bytes=settings.max_api_bytes)
         self._server = HttpServer(self._handle, refusal=http_refusal)
+        self._inside = HttpServer(self._handle_inside, refusal=http_refusal)  # of TLS, under AWS's host names
+        self._front = Front(
+            self._server.connection,
+            self._inside.connection,
+            credentials.proxy_token(settings),
+            Certificates(settings).context,
+            Tunnels(lambda: upstream_proxy.noted(settings)),
+        )
         self._door = Door(settings.gateway_socket(number), listening, self._state, self.stop)
         self._stop = asyncio.Event()
 
@@ -63,12 +86,14 @@ class Gateway:
         await self._link.start()
         self._sweep()
         self._door.open()
-        acceptor = Acceptor(self._listening.dup(), self._server.connection, sharers=self._settings.gateways)
+        acceptor = Acceptor(self._listening.dup(), self._front.connection, sharers=self._settings.gateways)
         log.info("gateway is ready", extra={"gateway": self._number, "routes": self._table.version})
         await self._stop.wait()
         log.info("gateway is stopping", extra={"gateway": self._number})
         acceptor.close()
-        await self._server.close(self._settings.invocation_timeout_s + _STOP_MARGIN_S)
+        self._front.close()
+        grace_s = self._settings.invocation_timeout_s + _STOP_MARGIN_S
+        await asyncio.gather(self._server.close(grace_s), self._inside.close(grace_s))
         self._sweeping.cancel()
         await self._link.close()
         await self._door.close()
@@ -80,7 +105,15 @@ class Gateway:
         self._stop.set()
 
     def _handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
-        return None if self._runtime.takes(exchange) else self._forwarding.answer(exchange)
+        if self._runtime.takes(exchange) or self._role_credentials.takes(exchange):
+            return None
+        return self._forwarding.answer(exchange)
+
+    def _handle_inside(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        if is_telemetry(exchange.head):
+            exchange.respond(200)
+            return None
+        return self._handle(exchange)
 
     def _sweep(self) -> None:
         sweep(self._table.connections, self._loop.time())
@@ -92,7 +125,9 @@ class Gateway:
             pid=self._process.pid,
             routes_version=self._table.version,
             outstanding=self._table.outstanding,
-            connections=len(self._server.connections),
+            connections=len(self._server.connections)
+            + len(self._inside.connections)
+            + len(self._front.openings),
             memory_bytes=_resident_bytes(),
             is_stopping=self._stop.is_set(),
         )

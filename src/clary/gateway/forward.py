@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from clary.domain.faults import Fault, validation
 from clary.gateway.answers import send_fault, unavailable
+from clary.gateway.public_hosts import path_style
 from clary.gateway.request_ids import RequestIds
 from clary.gateway.upstream import Broken, Connection, Headers, Upstream, Waiter
 from clary.wire.exchange import BodyBroken, BodyError, BodyTooLarge, ConnectionLost, Exchange
 from clary.wire.heads import Head
-from clary.wire.identify import Identified, identify
+from clary.wire.identify import Identified, identify, is_post_form
 from clary.wire.sigv4 import Identity, Verifier, needs_body_hash
 
 log = getLogger(__name__)
@@ -70,18 +71,19 @@ class Forwarding:
             kind = identify(head)
             body = await exchange.read_body(self._max_body_bytes) if needs_body_hash(head) else None
             sha256 = None if body is None else hashlib.sha256(body).hexdigest()
-            identity = self._verifier.verify(head, sha256)
+            # A form's signature stands in its body: control verifies it.
+            identity = None if is_post_form(head) else self._verifier.verify(head, sha256)
             await self._pass_on(exchange, identity, request_id, body)
         except (Fault, BodyTooLarge, BodyBroken) as error:
             send_fault(exchange, _fault(error), request_id, kind)
 
     async def _pass_on(
-        self, exchange: Exchange, identity: Identity, request_id: str, body: bytes | None
+        self, exchange: Exchange, identity: Identity | None, request_id: str, body: bytes | None
     ) -> None:
         head = exchange.head
         loop = asyncio.get_running_loop()
         answer = _Answer(exchange, loop)
-        start = _control_head(head, identity, request_id, body)
+        start = _control_head(path_style(head), identity, request_id, body)
         deadline = loop.time() + NO_PROGRESS_S
         self._control.send(start + (body or b""), answer, deadline, is_head=head.method == b"HEAD")
         if body is None and _has_body(head):
@@ -209,7 +211,7 @@ async def _pump(exchange: Exchange, answer: _Answer) -> None:
     connection.is_sent = True
 
 
-def _control_head(head: Head, identity: Identity, request_id: str, body: bytes | None) -> bytes:
+def _control_head(head: Head, identity: Identity | None, request_id: str, body: bytes | None) -> bytes:
     lines = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
     lines += _fields(head.headers.items())
     length = head.headers.get(b"content-length")
@@ -220,7 +222,9 @@ def _control_head(head: Head, identity: Identity, request_id: str, body: bytes |
     elif _has_body(head):
         lines.append(b"transfer-encoding: chunked\r\n")
     lines.append(b"x-clary-request-id: %b\r\n" % request_id.encode())
-    lines.append(b"x-clary-identity: %b\r\n\r\n" % identity.encode())
+    if identity is not None:
+        lines.append(b"x-clary-identity: %b\r\n" % identity.encode())
+    lines.append(b"\r\n")
     return b"".join(lines)
 
 

@@ -7,7 +7,7 @@ way: one batch at a time, the next when control has taken it; while control is a
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from logging import getLogger
 
 import msgspec
@@ -47,12 +47,20 @@ class RouteLink:
     """Keeps `table` equal to control's routes and hands control the recorder's batches."""
 
     def __init__(
-        self, settings: Settings, number: int, process: ProcessIdentity, table: RouteTable, recorder: Recorder
+        self,
+        settings: Settings,
+        number: int,
+        process: ProcessIdentity,
+        table: RouteTable,
+        recorder: Recorder,
+        load_identities: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._hello = Hello(PROTOCOL, number, process.pid, process.start_time)
         self._table = table
         self._recorder = recorder
+        self._load_identities = load_identities
+        self._identities = 0  # the number of those that were loaded
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: set[asyncio.Task[None]] = set()
@@ -67,6 +75,7 @@ class RouteLink:
         except (*_BREAKS, TimeoutError) as error:
             self._drop()
             reader = None
+            self._load_identities()
             self._table.replace(0, route_messages.read_routes(self._settings.routes_dir))
             log.warning("control is not there, routes come from files", extra={"error": str(error)})
         self._spawn(self._stay_connected(reader))
@@ -113,9 +122,11 @@ class RouteLink:
             raise FrameError("control has closed the link")
         message = route_messages.decode_from_control(frame)
         if isinstance(message, Snapshot):
+            self._apply_identities(message.identities, is_new=True)
             self._table.replace(message.version, message.routes)
             self._send(Applied(message.version))
         elif isinstance(message, Change):
+            self._apply_identities(message.identities)
             self._table.change(message.version, message.put, message.removed)
             self._send(Applied(message.version))
         elif isinstance(message, Drain):
@@ -125,6 +136,11 @@ class RouteLink:
             self._send_oldest_batch()
         elif isinstance(message, Refused):
             raise FrameError(message.reason)
+
+    def _apply_identities(self, number: int, *, is_new: bool = False) -> None:
+        if is_new or number != self._identities:
+            self._load_identities()
+            self._identities = number
 
     async def _drain(self, drain: Drain) -> None:
         idle = asyncio.Event()

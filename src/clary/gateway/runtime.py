@@ -32,7 +32,7 @@ from clary.gateway.streams import StreamInvocation
 from clary.wire.exchange import BodyError, BodyTooLarge, Exchange
 from clary.wire.heads import Head
 from clary.wire.identify import check_scope
-from clary.wire.sigv4 import Verifier
+from clary.wire.sigv4 import Identity, Verifier
 
 log = getLogger(__name__)
 
@@ -79,6 +79,7 @@ class Runtime:
         request_ids: RequestIds,
         *,
         max_body_bytes: int,
+        authorise: Callable[[Identity, Head, bool, str], None] = lambda identity, head, streams, name: None,
         chance: Chance = random.random,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -87,6 +88,7 @@ class Runtime:
         self._verifier = verifier
         self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
+        self._authorise = authorise
 
     def takes(self, exchange: Exchange) -> bool:
         """Begins to answer if it is a runtime operation; False when it is somebody else's."""
@@ -136,6 +138,8 @@ class Runtime:
             identity = self._verifier.verify(head, sha256)
             check_scope(RUNTIME, identity)
             name = _endpoint_name(head.target, suffix)
+            if not identity.principal.is_root:
+                self._authorise(identity, head, kind is StreamInvocation, name)
             account = identity.principal.account
             endpoint = self._table.find((account, identity.region, name.lower()))
             if endpoint is None:

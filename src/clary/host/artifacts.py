@@ -97,6 +97,7 @@ class Artifacts:
                         self._unpack(location, artifact, part, timeout_s, is_cancelled)
                     else:
                         self._copy(location, part / "object", is_cancelled)
+                    _let_read(part)
                     part.rename(target)
         return target / "object" if artifact.kind == "object" else target
 
@@ -114,6 +115,7 @@ class Artifacts:
                         path = _inside(part, name, artifact)
                         path.parent.mkdir(parents=True, exist_ok=True)
                         self._copy(Location(info.bucket, info.key), path, is_cancelled)
+                    _let_read(part)
                     part.rename(target)
         return target
 
@@ -234,6 +236,16 @@ def _inside(root: Path, name: str, artifact: Artifact) -> Path:
     ):
         raise Refused("ArtifactInvalid", f"the key {name!r} below {artifact.uri} cannot be a file's name")
     return root.joinpath(*parts)
+
+
+def _let_read(part: Path) -> None:
+    """Instances with a uid of their own must read what root has unpacked. Nobody else gets this far down."""
+    for folder, _, names in os.walk(part):
+        os.chmod(folder, 0o755)  # noqa: PTH101
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o444)
 
 
 def _disk_full(artifact: Artifact, message: str) -> Refused:

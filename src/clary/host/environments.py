@@ -5,6 +5,9 @@ built where it stays (a virtual environment does not like to move) and counts on
 which is written last. A file lock lets one builder at a time work on it, over all hosts; uv inherits the lock, so
 that a uv which outlived its host cannot write into a second build.
 
+The requirements of a user's script make an environment of their own: the framework's, as hard links, and what they
+ask for on top, as wheels only. It is named by the framework's and by their text.
+
     <cache_dir>/environments/<name>-<key>/    the environment, with `.ready`
     <cache_dir>/environments/<name>-<key>.lock
 
@@ -22,7 +25,7 @@ import sys
 import sysconfig
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,22 +69,27 @@ class Environments:
         self._failed: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def ready(self, manifest: Manifest) -> Environment | None:
+    def ready(self, manifest: Manifest, requirements: str = "") -> Environment | None:
         """The environment when it is built; never builds."""
-        environment = self._describe(manifest)
-        if manifest.environment == "host" or (self._directory(environment) / ".ready").exists():
+        environment = self._describe(manifest, requirements)
+        if manifest.environment == "host" and not requirements:
             return environment
-        return None
+        return environment if (self._directory(environment) / ".ready").exists() else None
 
-    def obtain(self, manifest: Manifest, progress: Progress) -> Environment:
+    def obtain(self, manifest: Manifest, progress: Progress, requirements: str = "") -> Environment:
         """The environment, built first where need be. May take minutes; `progress` hears how far it is."""
-        if (found := self.ready(manifest)) is not None:
+        if (found := self.ready(manifest, requirements)) is not None:
             return found
-        environment = self._describe(manifest)
+        if requirements and manifest.environment == "host":
+            raise EnvironmentFailed(
+                f"{manifest.name} runs in the server's own Python and takes no requirements"
+            )
+        base = self.obtain(manifest, progress) if requirements else None
+        environment = self._describe(manifest, requirements)
         with self._one_at_a_time(environment.key, progress):
-            if self.ready(manifest) is None:
+            if self.ready(manifest, requirements) is None:
                 try:
-                    self._build(manifest, environment, progress)
+                    self._build(manifest, environment, progress, base, requirements)
                     self._failed.pop(environment.key, None)
                 except EnvironmentFailed as error:
                     self._failed[environment.key] = str(error)
@@ -101,9 +109,9 @@ class Environments:
             return 0
         return size_bytes(self._directory(self._describe(manifest)))
 
-    def _describe(self, manifest: Manifest) -> Environment:
-        key = environment_key(manifest)
-        if manifest.environment == "host":
+    def _describe(self, manifest: Manifest, requirements: str = "") -> Environment:
+        key = environment_key(manifest, requirements)
+        if manifest.environment == "host" and not requirements:
             return Environment(manifest.name, key, Path(sys.executable))
         directory = self._root / f"{manifest.name}-{key[:16]}"
         return Environment(manifest.name, key, directory / "bin" / "python")
@@ -123,7 +131,14 @@ class Environments:
         finally:
             lock.release()
 
-    def _build(self, manifest: Manifest, environment: Environment, progress: Progress) -> None:
+    def _build(
+        self,
+        manifest: Manifest,
+        environment: Environment,
+        progress: Progress,
+        base: Environment | None,
+        requirements: str,
+    ) -> None:
         directory = self._directory(environment)
         directory.parent.mkdir(parents=True, exist_ok=True)
 
@@ -135,8 +150,12 @@ class Environments:
             with (directory.parent / f"{directory.name}.lock").open("w") as lock_file:
                 tell(f"waiting for the lock of the {manifest.name} environment")
                 fcntl.flock(lock_file, fcntl.LOCK_EX)
-                if self.ready(manifest) is None:  # another host may have built it meanwhile
-                    _Build(self._variables(manifest), lock_file.fileno(), tell).run(manifest, directory)
+                if self.ready(manifest, requirements) is None:  # another host may have built it meanwhile
+                    build = _Build(self._variables(manifest), lock_file.fileno(), tell)
+                    if base is None:
+                        build.run(manifest, directory)
+                    else:
+                        build.run_on_top(manifest, directory, self._directory(base), requirements)
         except OSError as error:
             raise EnvironmentFailed(
                 f"the {manifest.name} environment could not be built in {directory.parent}: {error}"
@@ -160,17 +179,30 @@ class _Build:
         self._progress = progress
 
     def run(self, manifest: Manifest, directory: Path) -> None:
+        lock = manifest.directory / manifest.lock
+        self._make(manifest, directory, "--require-hashes", "--requirement", str(lock))
+
+    def run_on_top(self, manifest: Manifest, directory: Path, base: Path, requirements: str) -> None:
+        """The `base` environment with a user's requirements. Nothing is built from source: see `user_code`."""
+        wanted = directory.parent / f"{directory.name}.txt"
+        wanted.write_text(requirements)
+        try:
+            self._make(manifest, directory, "--only-binary", ":all:", "--requirement", str(wanted), base=base)
+        except EnvironmentFailed as error:
+            raise EnvironmentFailed(f"requirements.txt could not be installed: {error}") from error
+        finally:
+            wanted.unlink(missing_ok=True)
+
+    def _make(self, manifest: Manifest, directory: Path, *wanted: str, base: Path | None = None) -> None:
         log.info("building an environment", extra={"framework": manifest.name, "directory": str(directory)})
         self._progress(f"building the {manifest.name} environment")
         shutil.rmtree(directory, ignore_errors=True)  # what is left of a build that was cut off
         try:
             self._uv(manifest, "venv", "--no-project", "--python", sys.executable, str(directory))
-            self._uv(
-                manifest,
-                *("pip", "install", "--python", str(directory / "bin" / "python")),
-                *("--compile-bytecode", "--require-hashes", "--requirement"),
-                str(manifest.directory / manifest.lock),
-            )
+            if base is not None:
+                _link_packages(base, directory)
+            python = str(directory / "bin" / "python")
+            self._uv(manifest, "pip", "install", "--python", python, "--compile-bytecode", *wanted)
             _mark_ready(directory)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -196,13 +228,20 @@ class _Build:
                     self._progress(f"building the {manifest.name} environment: {line[:200]}")
         if process.returncode != 0:
             raise EnvironmentFailed(
-                f"uv {' '.join(arguments[:2])} ended with {process.returncode}: {' | '.join(lines)}. "
+                f"uv {' '.join(arguments[:2])} ended with {process.returncode}: {' | '.join(_complaint(lines))}. "
                 f"Check that the package index can be reached (UV_DEFAULT_INDEX, proxy variables, or the setting "
                 f"index_urls for {manifest.name}) and that the disk has room, then try again"
             )
 
 
-def environment_key(manifest: Manifest) -> str:
+def _complaint(lines: Iterable[str]) -> list[str]:
+    """From where uv says what is wrong; all of it when it does not."""
+    told = list(lines)
+    begin = next((number for number, line in enumerate(told) if line.startswith(("×", "error:"))), 0)
+    return told[begin:]
+
+
+def environment_key(manifest: Manifest, requirements: str = "") -> str:
     """The name of an environment's content: 64 hex digits."""
     parts = (
         BUILDER_VERSION,
@@ -212,8 +251,17 @@ def environment_key(manifest: Manifest) -> str:
         platform.python_version(),
         sysconfig.get_platform(),
         platform.libc_ver()[0],
+        *([requirements] if requirements else []),
     )
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def _link_packages(base: Path, directory: Path) -> None:
+    """What is installed in one environment into another, without copying: installers replace files, never write
+    into them.
+    """
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": "", "platbase": ""}).lstrip("/"))
+    shutil.copytree(base / packages, directory / packages, copy_function=os.link, dirs_exist_ok=True)
 
 
 def _mark_ready(directory: Path) -> None:

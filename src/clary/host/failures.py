@@ -60,18 +60,30 @@ def ended(spec: InstanceSpec, exit: Exit | None, was_ready: bool, probe: str) ->
             reason=f"the {spec.container} container was killed {when}, together with the process that minded it",
             next_command=_next_command(spec),
         )
+    if exit.refused:
+        return Failure(
+            code="StartFailed",
+            reason=f"the sandbox of the {spec.container} container could not be made: {exit.refused}",
+            next_command="clary doctor",
+        )
     code, what = ("Exited", f"exited with code {exit.exit_code}")
     if exit.signal is not None:
         code, what = "Killed", f"was ended by {signal_name(exit.signal)}"
     return Failure(
         code=code,
-        reason=f"the {spec.container} container {what} {when}",
+        reason=f"the {spec.container} container {what} {when}{_at_limit(exit)}",
         exit_code=exit.exit_code,
         signal=exit.signal,
         memory_peak_bytes=exit.max_rss_bytes or None,
         memory_limit_bytes=spec.memory_bytes,
         next_command=_next_command(spec),
     )
+
+
+def _at_limit(exit: Exit) -> str:
+    if not exit.processes:
+        return ""
+    return f"; it was at its limit of processes and threads (the setting sandbox_processes): {exit.processes} were left"
 
 
 def signal_name(number: int) -> str:

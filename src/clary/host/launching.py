@@ -10,14 +10,17 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceSpec
+from clary.host import user_code
 from clary.host.artifacts import Artifacts, Cancelled
 from clary.host.environments import Environment, EnvironmentFailed, Environments
 from clary.host.failures import Refused
+from clary.host.rungs import Boxes
 from clary.host.zygotes import Zygotes
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity
@@ -26,6 +29,10 @@ from clary.telemetry.logs import LogFiles
 CLAIM_TIMEOUT_S = 30.0
 LITTLE_ROOM_BYTES = 1 << 20
 
+LISTENER = "fd:3"
+"""On rung 1 the minder binds the socket and hands it in as this descriptor."""
+
+_ROOT = Path("/")
 _OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
 
 
@@ -42,6 +49,8 @@ class Launcher:
         logs: LogFiles,
         clock: Clock,
         max_payload_bytes: int,
+        boxes: Boxes,
+        role_environment: Callable[[InstanceSpec, Path], dict[str, str]] = lambda spec, directory: {},
     ) -> None:
         self._catalog = catalog
         self._environments = environments
@@ -50,6 +59,8 @@ class Launcher:
         self._logs = logs
         self._clock = clock
         self._max_payload_bytes = max_payload_bytes
+        self._boxes = boxes
+        self._role_environment = role_environment
 
     def resolve(self, spec: InstanceSpec) -> Manifest:
         """The framework for an instance. Raises `Refused`."""
@@ -60,16 +71,41 @@ class Launcher:
                 f"no runtime answers for the image {spec.image}; there are "
                 f"{', '.join(self._catalog.repositories)}, and an image of one's own needs a container engine",
             )
+        if manifest.script and user_code.is_announced(spec):
+            manifest = self._for_script(manifest)
         if spec.role not in manifest.roles:
             raise Refused("ImageNotSupported", f"{manifest.name} has no runtime for the role {spec.role!r}")
         for wanted, what in ((spec.command, "a command"), (spec.mounts, "mounts"), (spec.devices, "devices")):
             if wanted:
                 raise Refused("ImageNotSupported", f"{what} of an instance needs a container engine")
+        self._boxes.check(spec)
         return manifest
 
-    def obtain_environment(self, manifest: Manifest, progress: Callable[[str], None]) -> Environment:
+    def for_script(
+        self, spec: InstanceSpec, directory: Path, manifest: Manifest
+    ) -> tuple[Manifest, str] | None:
+        """With the artefacts in place: what serves a script of the user's and the packages it wants, if there is one.
+
+        Raises `Refused`.
+        """
+        if not manifest.script or not user_code.is_there(spec, directory):
+            return None
+        return self._for_script(manifest), user_code.requirements_of(spec, directory)
+
+    def _for_script(self, manifest: Manifest) -> Manifest:
+        found = self._catalog.named(manifest.script)
+        if found is None:
+            raise Refused("ImageNotSupported", f"{manifest.name} needs {manifest.script} for scripts")
+        return found
+
+    def has_environment(self, manifest: Manifest, requirements: str) -> bool:
+        return self._environments.ready(manifest, requirements) is not None
+
+    def obtain_environment(
+        self, manifest: Manifest, progress: Callable[[str], None], requirements: str = ""
+    ) -> Environment:
         try:
-            return self._environments.obtain(manifest, progress)
+            return self._environments.obtain(manifest, progress, requirements)
         except EnvironmentFailed as error:
             raise Refused("EnvironmentFailed", str(error)) from error
 
@@ -114,34 +150,48 @@ class Launcher:
     def _describe(
         self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
     ) -> files.Launch:
-        variables = instance_environment(spec, directory, environment)
+        own = {**self._role_environment(spec, directory), **spec.environment}
+        spec = replace(spec, environment=own)
+        box = self._boxes.plan(spec, directory, readable_for(environment, manifest))
+        root = directory if box is None else _ROOT
+        variables = instance_environment(spec, root, environment)
         config: dict[str, object] = {
             "module": manifest.module,
-            "model_dir": str(directory / "opt/ml/model"),
+            "model_dir": str(root / "opt/ml/model"),
             "environment": variables,
-            "listen": f"unix:{directory / files.SOCKET}",
+            "listen": f"unix:{directory / files.SOCKET}" if box is None else LISTENER,
             "vcpus": spec.vcpus,
             "memory_bytes": spec.memory_bytes,
             "max_payload_bytes": self._max_payload_bytes,
             "container": spec.container,
         }
-        return files.Launch(entry=manifest.entry, environment=variables, config=config)
+        return files.Launch(entry=manifest.entry, environment=variables, config=config, sandbox=box)
 
 
-def instance_environment(spec: InstanceSpec, directory: Path, environment: Environment) -> dict[str, str]:
+def readable_for(environment: Environment, manifest: Manifest) -> tuple[Path, ...]:
+    """What an instance reads besides the system and the model server: its environment, its framework's folder."""
+    folders = [environment.python.parent.parent]
+    if manifest.path:
+        folders.append(manifest.directory / manifest.path)
+    return tuple(folders)
+
+
+def instance_environment(spec: InstanceSpec, root: Path, environment: Environment) -> dict[str, str]:
     """All an instance finds in its environment: nothing of the server's own, and the user's word last but for
-    the places that must be right.
+    the places that must be right. `root` is where its `/opt/ml` and `/tmp` lie: on rung 0 its directory.
     """
     variables = {
         "LANG": "C.UTF-8",
         "AWS_REGION": spec.log.region,
         "AWS_DEFAULT_REGION": spec.log.region,
-        **rewrite_opt_ml(spec.environment, directory),
+        **rewrite_opt_ml(spec.environment, root),
     }
     binaries = str(environment.python.parent)
     variables["PATH"] = os.pathsep.join((binaries, variables.get("PATH", os.defpath)))
-    variables.setdefault("HOME", str(directory))
-    variables["TMPDIR"] = str(directory / "tmp")
+    temporary = str(root / "tmp")
+    # The private root is read-only, so that a home there would be of no use.
+    variables.setdefault("HOME", temporary if root == _ROOT else str(root))
+    variables["TMPDIR"] = temporary
     return variables
 
 

@@ -7,12 +7,17 @@ back to it), and writes exit.json. The host may die and come back meanwhile; the
 
 The files are described in `clary.links.instances`, which cannot be imported here.
 
+On rung 1 the fork is an init, process 1 of a PID namespace: it makes the sandbox (`clary.host.sandbox`), forks the
+instance inside, passes SIGTERM on, reaps, and tells the minder through a pipe how the instance ended. When it ends,
+the kernel ends whatever is left in there. The socket is bound out here and handed in, so that an instance
+cannot put anything else in its place.
+
 The order in `run` is what makes "the same instance never runs twice" hold over any kill: lock, look for
 process.json and exit.json, write process.json, fork.
 """
 
 # pathlib would be one more import in every minder.
-# ruff: noqa: PTH104, PTH110, PTH123, PTH208
+# ruff: noqa: PTH104, PTH108, PTH109, PTH110, PTH123, PTH208
 
 import ctypes
 import fcntl
@@ -21,12 +26,16 @@ import json
 import os
 import random
 import resource
+import select
 import signal
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
+
+from clary.host import sandbox
 
 DEFAULT_GRACE_S = 30.0
 _PR_SET_PDEATHSIG = 1
@@ -74,9 +83,11 @@ def _mind(log_descriptor: int) -> int:
     signal.signal(signal.SIGTERM, minding.on_terminate)
     signal.signal(signal.SIGALRM, minding.on_overdue)
     _write("process.json", {"pid": os.getpid(), "start_time": _start_time()})
-    minding.child = os.fork()
-    if minding.child == 0:
-        _run_instance(launch, log_descriptor)
+    try:
+        minding.begin(launch, log_descriptor)
+    except (sandbox.SandboxFailed, OSError) as error:
+        _write("exit.json", {"ended_at": time.time(), "refused": str(error)})
+        return 1
     # The minder has nothing to say, and must not keep the log or the zygote's output open.
     _to_null(0, 1, 2)
     os.close(log_descriptor)
@@ -91,6 +102,27 @@ class _Minding:
     def __init__(self) -> None:
         self.child = 0
         self._asked = False
+        self._reports: int | None = None
+
+    def begin(self, launch: Mapping[str, Any], log_descriptor: int) -> None:
+        """Forks the instance, or on rung 1 its init. In the fork it does not return."""
+        box = launch.get("sandbox")
+        if box is None:
+            self.child = os.fork()
+            if self.child == 0:
+                _run_instance(launch, log_descriptor)
+            return
+        listener = _bind()
+        self._reports, report = os.pipe()
+        lives, _living = os.pipe()
+        sandbox.divide(box)
+        self.child = os.fork()
+        if self.child == 0:
+            _keep_only(log_descriptor, listener, report, lives)
+            _run_init(launch, log_descriptor, listener, report, lives)
+        # `_living` stays open: its end tells an init that begins late that there is no minder any more.
+        for descriptor in (listener, report, lives):
+            os.close(descriptor)
 
     def on_terminate(self, number: int, frame: object) -> None:
         """SIGTERM: pass it on, and see that it takes no longer than stop.json allows."""
@@ -113,10 +145,14 @@ class _Minding:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
         peak = max(usage.ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
         _reap_everything()
+        report = self._report()
+        status = report.get("status", status)
         _write(
             "exit.json",
             {
                 "ended_at": time.time(),
+                "refused": report.get("refused", ""),
+                "processes": report.get("processes", 0),
                 "exit_code": os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else None,
                 "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
                 "max_rss_bytes": peak,
@@ -124,24 +160,91 @@ class _Minding:
             },
         )
 
+    def _report(self) -> dict[str, Any]:
+        """What the init said of the instance; an init that was killed said nothing, and its own end counts."""
+        if self._reports is None:
+            return {}
+        with open(self._reports, "rb") as file:
+            text = file.read()
+        report: dict[str, Any] = json.loads(text) if text else {}
+        return report
+
     def _signal_group(self, number: signal.Signals) -> None:
+        _signal_group(self.child, number)
+
+
+def _run_init(
+    launch: Mapping[str, Any], log_descriptor: int, listener: int, report: int, lives: int
+) -> NoReturn:
+    """Process 1 of the instance's namespace. Its end is the end of everything in it."""
+    said: dict[str, object] = {}
+    try:
+        os.setpgid(0, 0)
+        sandbox.enclose(launch["sandbox"])
+        # After the change of uid, which would undo it. A minder that died before has closed its end.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if select.select([lives], [], [], 0)[0]:
+            os._exit(1)
+        sandbox.be_readable(False)
+        child = os.fork()
+        if child == 0:
+            sandbox.be_readable(True)
+            os.chdir("/opt/ml")
+            _run_instance(launch, log_descriptor, listener)
+        said["status"] = _wait_as_init(child, log_descriptor, listener)
+        # What was the instance's own process is gone already, so a little less than the limit is the limit.
+        if (tasks := sandbox.tasks()) >= 0.9 * launch["sandbox"]["processes"]:
+            said["processes"] = tasks
+    except (sandbox.SandboxFailed, OSError) as error:
+        said = {"refused": str(error)}
+    finally:
+        os.write(report, json.dumps(said).encode())
+        os._exit(0)
+
+
+def _wait_as_init(child: int, *unneeded: int) -> int:
+    """Reaps whatever ends in the namespace until the instance does; its wait status."""
+    signal.signal(signal.SIGTERM, lambda number, frame: _signal_group(child, signal.SIGTERM))
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    _prctl_name(b"clary-init")
+    _to_null(0, 1, 2)
+    for descriptor in unneeded:
+        os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    while True:
+        pid, status, _ = os.wait4(-1, 0)
+        if pid == child:
+            return status
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        # It has not made its group yet, or is gone already.
         try:
-            os.killpg(self.child, number)
+            os.kill(leader, number)
         except ProcessLookupError:
-            # It has not made its group yet, or is gone already.
-            try:
-                os.kill(self.child, number)
-            except ProcessLookupError:
-                return
+            return
 
 
-def _run_instance(launch: Mapping[str, Any], log_descriptor: int) -> NoReturn:
-    """The instance's own process: a clean one, as far as a fork can be."""
+def _bind() -> int:
+    """The instance's socket, bound and not yet listening: who connects is refused until the model is loaded."""
+    path = f"{os.getcwd()}/http.sock"
+    if os.path.lexists(path):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    return listener.detach()
+
+
+def _run_instance(launch: Mapping[str, Any], log_descriptor: int, listener: int | None = None) -> NoReturn:
+    """The instance's own process: a clean one, as far as a fork can be. A listener becomes descriptor 3."""
     code = 1
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
-        _become_plain(launch, log_descriptor)
+        _become_plain(launch, log_descriptor, listener)
         code = _call(launch["entry"], launch["config"])
     except SystemExit as error:
         code = _exit_code(error)
@@ -152,7 +255,7 @@ def _run_instance(launch: Mapping[str, Any], log_descriptor: int) -> NoReturn:
         os._exit(code)
 
 
-def _become_plain(launch: Mapping[str, Any], log_descriptor: int) -> None:
+def _become_plain(launch: Mapping[str, Any], log_descriptor: int, listener: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -160,7 +263,11 @@ def _become_plain(launch: Mapping[str, Any], log_descriptor: int) -> None:
     os.dup2(null, 0)
     os.dup2(log_descriptor, 1)
     os.dup2(log_descriptor, 2)
-    os.closerange(3, _open_files_limit())
+    if listener is None:
+        os.closerange(3, _open_files_limit())
+    else:
+        os.dup2(listener, 3)
+        os.closerange(4, _open_files_limit())
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     _limit(int(launch["open_files"]))
@@ -275,6 +382,15 @@ def _to_null(*descriptors: int) -> None:
     for descriptor in descriptors:
         os.dup2(null, descriptor)
     os.close(null)
+
+
+def _keep_only(*descriptors: int) -> None:
+    """Closes all but the first three and these."""
+    below = 2
+    for descriptor in sorted(descriptors):
+        os.closerange(below + 1, descriptor)
+        below = descriptor
+    os.closerange(below + 1, _open_files_limit())
 
 
 def _open_files_limit() -> int:

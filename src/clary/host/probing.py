@@ -24,7 +24,7 @@ async def ping(path: str, timeout_s: float) -> Answer:
             return await _ask(path)
     except TimeoutError:
         return Answer(False, f"no answer within {timeout_s:g} s")
-    except FileNotFoundError:
+    except (FileNotFoundError, ConnectionRefusedError):
         return Answer(False, "it does not listen yet")
     except OSError as error:
         return Answer(False, f"the connection failed: {error.strerror or error}")

@@ -49,6 +49,7 @@ class Instance:
             detail=self.detail,
             address=f"unix:{self.socket}" if serving else "",
             resolved_image=self.state.resolved_image,
+            runs_script=self.state.runs_script,
             failure=self.state.failure if self.state.phase == "exited" else None,
             started_at=self.state.started_at,
             ready_at=self.state.ready_at,
@@ -78,8 +79,17 @@ def erase(directory: Path) -> None:
 def _unless_gone(
     function: object, path: str, error: tuple[type[BaseException], BaseException, object]
 ) -> None:
-    if not isinstance(error[1], FileNotFoundError):
+    """An instance may have made a directory that even its owner cannot look into."""
+    if isinstance(error[1], FileNotFoundError):
+        return
+    if not isinstance(error[1], PermissionError):
         raise error[1]
+    closed = Path(path) if Path(path).is_dir() and not Path(path).is_symlink() else Path(path).parent
+    closed.chmod(0o700)
+    if closed == Path(path):
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink()
 
 
 def checked(id: InstanceId) -> InstanceId:

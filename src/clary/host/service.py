@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -21,9 +22,12 @@ from clary.host import archives, limits
 from clary.host.artifacts import Artifacts
 from clary.host.environments import EnvironmentFailed, Environments
 from clary.host.failures import Refused
+from clary.host.identity import role_environment
 from clary.host.launching import Launcher
 from clary.host.metering import Metering
+from clary.host.rungs import Boxes, choose
 from clary.host.supervise import Instances
+from clary.host.uids import Uids
 from clary.host.watching import MemoryWatch, Pace, PingWatcher
 from clary.host.zygotes import Zygotes
 from clary.links import hosts, processes
@@ -63,6 +67,14 @@ class Host:
             ),
             clock,
         )
+        self._rung = choose(settings.sandbox, settings.sandbox_uid_base)
+        log.info("sandbox", extra={"rung": self._rung.number, "why": self._rung.why})
+        boxes = Boxes(
+            self._rung,
+            hidden=[settings.data_dir],
+            uids=Uids(settings.instances_dir, settings.sandbox_uid_base, settings.sandbox_uids),
+            processes=settings.sandbox_processes,
+        )
         launcher = Launcher(
             catalog=catalog,
             environments=self._environments,
@@ -71,6 +83,8 @@ class Host:
             logs=self._logs,
             clock=clock,
             max_payload_bytes=settings.max_invocation_bytes,
+            boxes=boxes,
+            role_environment=partial(role_environment, settings),
         )
         self._instances = Instances(settings.instances_dir, launcher, self._logs, clock)
         self._metering = Metering(
@@ -122,6 +136,8 @@ class Host:
             disk_free_bytes=disk.free,
             disk_total_bytes=disk.total,
             artifacts_bytes=self._artifacts.size_bytes(),
+            sandbox_rung=self._rung.number,
+            sandbox=self._rung.summary,
         )
 
     def _environment_status(self, manifest: Manifest) -> hosts.EnvironmentStatus:

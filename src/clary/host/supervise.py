@@ -19,11 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from clary.catalog import Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
-from clary.host import failures, limits
+from clary.host import failures, limits, user_code
 from clary.host.archives import OUT_OF_SPACE
 from clary.host.artifacts import Cancelled
+from clary.host.environments import Environment
 from clary.host.failures import Refused
 from clary.host.launching import Launcher, seal
 from clary.host.records import Instance, checked, end_orphans, erase, make_directory, write_note
@@ -217,13 +219,21 @@ class Instances:
             self._give_up(instance, failures.refused(instance.spec, refused))
 
     def _start_process(self, instance: Instance) -> None:
-        spec, directory = instance.spec, instance.directory
+        spec, directory = user_code.with_source(instance.spec), instance.directory
         manifest = self._launcher.resolve(spec)
         environment = self._launcher.obtain_environment(manifest, lambda text: self._tell(instance, text))
-        image = f"clary/{manifest.name}:{manifest.version}@sha256:{environment.key}"
-        self._advance(instance, "fetching", image)
+        self._advance(instance, "fetching", _image(manifest, environment))
         self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
-        self._advance(instance, "starting", image)
+        if (scripted := self._launcher.for_script(spec, directory, manifest)) is not None:
+            manifest, requirements = scripted
+            phase: Phase = (
+                "fetching" if self._launcher.has_environment(manifest, requirements) else "preparing"
+            )
+            self._advance(instance, phase, _image(manifest, environment), runs_script=True)
+            environment = self._launcher.obtain_environment(
+                manifest, lambda text: self._tell(instance, text), requirements
+            )
+        self._advance(instance, "starting", _image(manifest, environment))
         minder = self._launcher.launch(spec, directory, environment, manifest)
         self._attend(instance, minder)
 
@@ -236,11 +246,13 @@ class Instances:
         if cancelled:  # told to end while its process was made
             processes.signal(minder, signal.SIGTERM)
 
-    def _advance(self, instance: Instance, phase: Phase, image: str) -> None:
+    def _advance(self, instance: Instance, phase: Phase, image: str, *, runs_script: bool = False) -> None:
         with self._changed:
             if instance.cancelled.is_set() or self._closed:
                 raise Cancelled
-            self._set(instance, replace(instance.state, phase=phase, resolved_image=image), "")
+            known = runs_script or instance.state.runs_script
+            state = replace(instance.state, phase=phase, resolved_image=image, runs_script=known)
+            self._set(instance, state, "")
 
     def _tell(self, instance: Instance, text: str) -> None:
         with self._changed:
@@ -363,3 +375,7 @@ class Instances:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
+
+
+def _image(manifest: Manifest, environment: Environment) -> str:
+    return f"clary/{manifest.name}:{manifest.version}@sha256:{environment.key}"

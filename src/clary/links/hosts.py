@@ -126,6 +126,8 @@ class HostStatus:
     disk_free_bytes: int
     disk_total_bytes: int
     artifacts_bytes: int
+    sandbox_rung: int = 0
+    sandbox: str = ""  # which rung and why, for people
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -10,8 +10,9 @@ whichever process died before. Everything is JSON, written beside its place and 
   lock           minder  locked while the minder lives: no second one starts beside it
   process.json   minder  the minder's identity, written before the instance is forked: it never starts twice
   exit.json      minder  how it ended (`Exit`)
-  http.sock      instance  HTTP/1.1: `GET /ping`, `POST /invocations`
+  http.sock      instance  HTTP/1.1: `GET /ping`, `POST /invocations`; on rung 1 the minder binds it and hands it over
   opt/ml, tmp    instance  what containers find under `/opt/ml` and `/tmp`
+  ml, root       minder    rung 1: what lies behind the private `/opt/ml`, and where the private root is mounted
 
 A minder that gets SIGTERM reads stop.json (30 s without it), passes SIGTERM on to the instance's process group,
 kills all that is left after that time, and writes exit.json. It needs no host for that, so whoever wants an
@@ -47,8 +48,27 @@ class State:
     started_at: float
     ready_at: float | None = None
     resolved_image: str = ""
+    runs_script: bool = False
     failure: Failure | None = None
     stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The root and the limits of an instance on rung 1 (`clary.host.sandbox` makes them). Paths are absolute.
+
+    `uid` is the instance's own; None keeps the host's, inside a user namespace.
+    """
+
+    root: str  # an empty directory, where the instance's root is mounted
+    readable: tuple[str, ...]  # found inside where they lie outside, read-only
+    placed: tuple[tuple[str, str], ...]  # outside, inside: read-only
+    writable: tuple[tuple[str, str], ...]  # outside, inside
+    hidden: tuple[str, ...]  # empty inside, should anything readable hold them
+    uid: int | None
+    isolated: bool  # a network of its own, with nothing but loopback
+    processes: int
+    shm_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,7 @@ class Launch:
     environment: dict[str, str]
     config: dict[str, object] = field(default_factory=dict)
     open_files: int = 65536
+    sandbox: Sandbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +89,19 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the instance ended: an exit code or a signal. `asked`: the minder had been told to end it."""
+    """How the instance ended: an exit code or a signal. `asked`: the minder had been told to end it.
+
+    `refused`: what kept its sandbox from being made; then it never ran. `processes`: how many processes and
+    threads it left at its end, where that was about as many as it may have.
+    """
 
     ended_at: float
     exit_code: int | None = None
     signal: int | None = None
     max_rss_bytes: int = 0
     asked: bool = False
+    refused: str = ""
+    processes: int = 0
 
 
 def read(directory: Path, name: str, kind: type[T]) -> T | None:

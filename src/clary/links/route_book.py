@@ -17,6 +17,7 @@ class RouteBook:
         self._routes = {route.key: route for route in routes}
         # Each key's last change, oldest first. Withdrawn keys stay until everybody has heard of it.
         self._changes: OrderedDict[EndpointKey, int] = OrderedDict()
+        self._identities = FIRST_VERSION  # the version that holds their newest change
 
     def get(self, key: EndpointKey) -> EndpointRoute | None:
         return self._routes.get(key)
@@ -36,10 +37,16 @@ class RouteBook:
         del self._routes[key]
         return self._note(key)
 
+    def change_identities(self) -> int:
+        """Users, keys or roles have changed: a version that everybody must apply."""
+        self.version += 1
+        self._identities = self.version
+        return self.version
+
     def news(self, since: int) -> Snapshot | Change:
         """What somebody at version `since` lacks; 0 is somebody who has nothing."""
         if since < FIRST_VERSION:
-            return Snapshot(self.version, tuple(self._routes.values()))
+            return Snapshot(self.version, tuple(self._routes.values()), self._identities)
         put: list[EndpointRoute] = []
         removed: list[EndpointKey] = []
         for key in reversed(self._changes):
@@ -49,7 +56,7 @@ class RouteBook:
                 put.append(self._routes[key])
             else:
                 removed.append(key)
-        return Change(self.version, tuple(put), tuple(removed))
+        return Change(self.version, tuple(put), tuple(removed), self._identities)
 
     def forget_withdrawn(self, known_to_all: int) -> None:
         """Drops what is kept about withdrawals that everybody has applied."""

@@ -54,12 +54,14 @@ class Metrics(msgspec.Struct, tag="metrics", frozen=True):
 class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
     version: int
     routes: tuple[EndpointRoute, ...]
+    identities: int = 0  # a number that changes when the file of `clary.links.identities` has
 
 
 class Change(msgspec.Struct, tag="change", frozen=True):
     version: int
     put: tuple[EndpointRoute, ...]
     removed: tuple[EndpointKey, ...]
+    identities: int = 0
 
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):

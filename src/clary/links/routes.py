@@ -167,6 +167,13 @@ class RouteHub:
                 version = max(version, self._remove(key))
         self._settle(version)
 
+    def announce_identities(self) -> None:
+        """Returns when every gateway has read the file of users, keys and roles anew. Raises `RoutingError`."""
+        with self._changed:
+            version = self._book.change_identities()
+            self._changed.notify_all()
+        self._settle(version)
+
     def drain(self, ids: Iterable[InstanceId], timeout_s: float) -> set[InstanceId]:
         """Waits until no gateway has requests outstanding at these instances; those still busy after the time.
 
@@ -263,7 +270,7 @@ class RouteHub:
             return draining
 
     def _accept(self, listener: socket.socket) -> None:
-        while not self._closed:
+        while True:
             try:
                 sock, _ = listener.accept()
             except OSError as error:

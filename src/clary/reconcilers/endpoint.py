@@ -20,7 +20,7 @@ from clary.domain.clock import Clock
 from clary.domain.endpoints import EndpointSpec, EndpointState, endpoint_key, instance_spec
 from clary.domain.instances import InstanceId, InstanceStatus
 from clary.domain.resources import ENDPOINT
-from clary.domain.rollout import InstanceRow, Plan, Seen, decide
+from clary.domain.rollout import InstanceRow, Plan, Seen, decide, outlook
 from clary.domain.routes import EndpointKey, EndpointRoute, VariantRoute
 from clary.drivers.base import Driver, DriverError, Handle
 from clary.reconcilers.base import LEASE_S, Routing
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 MOST_STEPS = 10
 DRAIN_S = 0.5
 AGAIN_WHEN_BUSY_S = 0.25
+AGAIN_WHEN_UNKNOWN_S = 0.25
+"""While nobody can say how long a deployment will take: somebody may wait for its outlook."""
+
 UNUSED_GRACE_S = 2.0
 """The stop of an instance of a deployment that failed: it never had a request to finish."""
 
@@ -103,7 +106,10 @@ class EndpointReconciler:
         left_s = self._let_go(lease, loaded)
         if plan.outcome != "continue":
             return 0.0
-        return min((s for s in (plan.again_after_s, left_s) if s is not None), default=None)
+        looks_s = (
+            AGAIN_WHEN_UNKNOWN_S if _outlook_matters(loaded) and loaded.state.outlook == "unknown" else None
+        )
+        return min((s for s in (plan.again_after_s, left_s, looks_s) if s is not None), default=None)
 
     def _load(self, uid: str) -> _Loaded | None:
         with self._store.read() as tx:
@@ -272,7 +278,13 @@ def _outcome(loaded: _Loaded, plan: Plan, clock: Clock) -> tuple[str, EndpointSp
             assert state.fleet is not None, "only what is in force can be rolled back to"
             return "InService", replace(spec, fleet=state.fleet), replace(state, problem=plan.problem)
         case _:
+            if _outlook_matters(loaded):
+                state = replace(state, outlook=outlook(loaded.rows, loaded.statuses))
             return status, spec, state
+
+
+def _outlook_matters(loaded: _Loaded) -> bool:
+    return loaded.resource.status in ("Creating", "Updating") and loaded.state.problem is None
 
 
 _STEPS = {

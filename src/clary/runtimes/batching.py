@@ -9,10 +9,11 @@ threads so that pings are answered meanwhile, and what arrives until a worker is
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from clary.runtimes.contract import (
+    Deliver,
     HandlerFailed,
     InvocationRequest,
     InvocationResponse,
@@ -25,8 +26,6 @@ MOST_WAITING_BYTES = 256 << 20
 LARGEST_BATCH_BYTES = 1 << 20
 LARGEST_INLINE_BYTES = 64 << 10
 LONGEST_INLINE_S = 0.005
-
-Deliver = Callable[[InvocationResponse], None]
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from clary.runtimes.batching import Batcher
 from clary.runtimes.chunks import ChunkDecoder, ChunksTooLong, MalformedChunk
-from clary.runtimes.contract import InvocationRequest, InvocationResponse
+from clary.runtimes.contract import Dispatcher, InvocationRequest, InvocationResponse
 from clary.runtimes.heads import (
     CONTINUE,
     LONGEST_HEAD,
@@ -31,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """What all connections share: the batcher, the limits, and the list of who is connected."""
+    """What all connections share: the dispatcher, the limits, and the list of who is connected."""
 
     def __init__(
-        self, batcher: Batcher, max_payload_bytes: int, execution_parameters: dict[str, object]
+        self, dispatcher: Dispatcher, max_payload_bytes: int, execution_parameters: dict[str, object]
     ) -> None:
-        self.batcher = batcher
+        self.dispatcher = dispatcher
         self.max_payload_bytes = max_payload_bytes
         self.execution_parameters = json.dumps(execution_parameters).encode()
         self.heads = HeadCache()
@@ -57,7 +56,7 @@ class Service:
 class Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._submit = service.batcher.submit
+        self._submit = service.dispatcher.submit
         self._deliver = self._answer  # bound once: one is handed over per request
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()

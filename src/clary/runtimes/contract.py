@@ -14,10 +14,11 @@ Errors:
     LoadError             the model cannot serve; the text is for the person who made it
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,30 @@ class Model(Protocol):
         """
 
 
+Deliver = Callable[[InvocationResponse], None]
+
+
+class Dispatcher(Protocol):
+    """Where connections hand in requests. Belongs to one event loop; everything is called on it."""
+
+    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
+        """`deliver` is called on the loop, once, and never before `submit` has returned."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Scripted(Protocol):
+    """A loaded model that is a user's script, answered by processes of its own (`clary.runtimes.workers`)."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> Dispatcher: ...
+
+
 class Load(Protocol):
-    def __call__(self, model_dir: Path, environment: Mapping[str, str], vcpus: int) -> Model:
+    def __call__(self, model_dir: Path, environment: Mapping[str, str], vcpus: int) -> Model | Scripted:
         """Reads the artefacts of `model_dir`. Raises `LoadError` with words that say what to do."""
 
 

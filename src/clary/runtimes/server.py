@@ -28,7 +28,7 @@ import uvloop
 
 from clary.runtimes.batching import Batcher
 from clary.runtimes.connection import Connection, Service
-from clary.runtimes.contract import Load, LoadError, Model
+from clary.runtimes.contract import Load, LoadError, Model, Scripted
 
 STOP_GRACE_S = 25.0  # less than the 30 s after which the platform kills
 _BACKLOG = 2048
@@ -46,7 +46,7 @@ class ServerConfig:
 
     module: str  # of the framework: it has `load`
     model_dir: Path
-    listen: str  # `unix:/path` or `tcp:host:port`
+    listen: str  # `unix:/path`, `tcp:host:port`, or `fd:N`: a Unix socket that is bound already
     environment: Mapping[str, str]
     vcpus: int = 1
     max_payload_bytes: int = 25 << 20
@@ -94,7 +94,7 @@ def _give_up(what: str, error: Exception) -> int:
     return 1
 
 
-def _load(server: ServerConfig) -> Model:
+def _load(server: ServerConfig) -> Model | Scripted:
     """Raises `LoadError`, whatever went wrong; what the framework did not explain is logged with its stack."""
     began = time.monotonic()
     try:
@@ -109,19 +109,22 @@ def _load(server: ServerConfig) -> Model:
     return model
 
 
-async def _serve(server: ServerConfig, model: Model, listener: socket.socket) -> None:
+async def _serve(server: ServerConfig, model: Model | Scripted, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    batcher = Batcher(loop, model, server.vcpus)
-    service = Service(batcher, _payload_limit(server, model), _execution_parameters(server, model))
+    if isinstance(model, Scripted):
+        dispatcher = await model.dispatcher(loop)
+    else:
+        dispatcher = Batcher(loop, model, server.vcpus)
+    service = Service(dispatcher, _payload_limit(server, model), _execution_parameters(server, model))
     accepting = await _listen(loop, listener, service)
     log.info("serving at %s", server.listen)
     await stop.wait()
     accepting.close()
     await _finish_requests(loop, service)
-    batcher.close()
+    dispatcher.close()
     log.info("stopped")
 
 
@@ -129,6 +132,8 @@ def _bind(address: str) -> socket.socket:
     kind, _, place = address.partition(":")
     host, _, port = place.rpartition(":")
     try:
+        if kind == "fd" and place.isdigit():
+            return socket.socket(fileno=int(place))
         if kind == "unix":
             Path(place).unlink(missing_ok=True)
             listener = socket.socket(socket.AF_UNIX)
@@ -155,11 +160,11 @@ async def _finish_requests(loop: asyncio.AbstractEventLoop, service: Service) ->
         await asyncio.wait_for(finished, STOP_GRACE_S)
 
 
-def _payload_limit(server: ServerConfig, model: Model) -> int:
+def _payload_limit(server: ServerConfig, model: Model | Scripted) -> int:
     return min(server.max_payload_bytes, model.limits.max_payload_bytes)
 
 
-def _execution_parameters(server: ServerConfig, model: Model) -> dict[str, object]:
+def _execution_parameters(server: ServerConfig, model: Model | Scripted) -> dict[str, object]:
     return {
         "MaxConcurrentTransforms": server.vcpus,
         "BatchStrategy": model.limits.batch_strategy,

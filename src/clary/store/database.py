@@ -2,7 +2,8 @@
 
 SQLite has one writing connection behind a lock and pooled readers that see the last commit; a transaction that
 returned is on the disk (WAL, synchronous=FULL). Nothing outside the database happens inside a transaction.
-Whoever wants to know of new work calls `subscribe`: it is told after the commit that holds the wish.
+Whoever wants to know of new work calls `subscribe`: it is told after the commit that holds the wish. Who waits for
+a resource to change watches `changes`.
 """
 
 import threading
@@ -17,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from clary.domain.clock import Clock
 from clary.domain.faults import Fault
 from clary.store import migrations, tables
+from clary.store.changes import Changes
 from clary.store.events import Events
 from clary.store.instances import Instances
 from clary.store.resources import Resources
@@ -47,6 +49,7 @@ class Store:
     def __init__(self, writer: sa.Engine, reader: sa.Engine, clock: Clock) -> None:
         self._writer = writer
         self._reader = reader
+        self.changes = Changes()
         self._clock = clock
         self._lock = threading.Lock()
         self._subscribers: list[Callable[[], None]] = []
@@ -70,6 +73,8 @@ class Store:
         with self._lock, _translated(), self._writer.begin() as connection:
             transaction = Transaction(connection, self._clock)
             yield transaction
+        if transaction.resources.written:
+            self.changes.note(transaction.resources.written)
         if transaction.work.has_wished:
             for tell in self._subscribers:
                 tell()
@@ -89,6 +94,7 @@ class Store:
         with self._lock, _translated(), self._writer.begin() as connection:
             for table in tables.metadata.tables.values():
                 connection.execute(table.delete())
+        self.changes.note(None)
 
     @property
     def is_shared(self) -> bool:

@@ -101,9 +101,10 @@ _ORDERS: Mapping[Sort, tuple[sa.Column[Any], ...]] = {
 
 
 class Resources:
-    """The table inside one transaction."""
+    """The table inside one transaction. `written` holds the uids of what was inserted, updated or deleted."""
 
     def __init__(self, connection: sa.Connection, clock: Clock) -> None:
+        self.written: set[str] = set()
         self._connection = connection
         self._clock = clock
 
@@ -134,6 +135,7 @@ class Resources:
             self._connection.execute(tables.resources.insert().values(values))
         except IntegrityError as error:
             raise DuplicateName(arn) from error
+        self.written.add(uid)
         return resource
 
     def find(self, account: str, region: str, kind: str, name: str) -> Resource | None:
@@ -179,6 +181,7 @@ class Resources:
         )
         if changed.rowcount != 1:
             raise StaleResource(resource.arn)
+        self.written.add(resource.uid)
         written = self.get(resource.uid)
         assert written is not None, "a row that was just written is there"
         return written
@@ -189,6 +192,7 @@ class Resources:
             self._connection.execute(table.delete().where(table.c.resource_uid == uid))
         self._connection.execute(tables.work.delete().where(tables.work.c.uid == uid))
         self._connection.execute(tables.resources.delete().where(_R.uid == uid))
+        self.written.add(uid)
 
     def page(self, query: PageQuery) -> list[Summary]:
         """At most `limit` items after `after`, in the query's order: one range scan of an index."""

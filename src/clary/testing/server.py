@@ -114,6 +114,10 @@ class RunningServer:
     def status(self) -> dict[str, Any]:
         return self.running.client().admin("GET", "/_clary/status")
 
+    def reset(self) -> None:
+        """Empties the server: endpoints, models, buckets, metrics and logs. Of an ephemeral server only."""
+        self.running.client().admin("POST", "/_clary/reset")
+
     def wait_for_environment(self, framework: str) -> None:
         """Until the runtime environment stands: a minute or two the first time on a machine."""
         while (state := self.status()["Parts"]["Environments"].get(framework)) != "ready":

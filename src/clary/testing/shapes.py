@@ -4,6 +4,7 @@
 constraints. Text keeps to what its place on the wire can carry, times to the precision they have there.
 """
 
+import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -183,13 +184,23 @@ def _text(shape: StringShape, place: _Place) -> st.SearchStrategy[str]:
     if place.constrained:
         least, most = shape.metadata.get("min", 0), shape.metadata.get("max")
         if "pattern" in shape.metadata:
-            matching = st.from_regex(compiled(shape.metadata["pattern"]), fullmatch=True)
+            pattern = _of_length(shape.metadata["pattern"], least, most)
+            matching = st.from_regex(compiled(pattern), fullmatch=True)
             return matching.filter(lambda text: _fits(text, least, most, place))
         longest = least + 20 if most is None else min(most, least + 20)
         return st.text(
             _alphabet(place), min_size=max(least, 1 if place.location else 0), max_size=max(longest, 1)
         )
     return st.text(_alphabet(place), min_size=1 if place.location else 0, max_size=12)
+
+
+def _of_length(pattern: str, least: int, most: int | None) -> str:
+    """The pattern of one repeated set of letters, with the length said in it: hardly any other text would be drawn."""
+    repeated = re.fullmatch(r"(\[(?:[^\]\\]|\\.)*\])[*+]", pattern)
+    if repeated is None or least == 0:
+        return pattern
+    longest = least + 20 if most is None else min(most, least + 20)
+    return f"{repeated[1]}{{{least},{longest}}}"
 
 
 def _fits(text: str, least: int, most: int | None, place: _Place) -> bool:

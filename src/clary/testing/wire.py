@@ -48,13 +48,13 @@ class Clients:
         self._region = region
         self._session = botocore.session.Session()
 
-    def client(self, service: str, *, config: Config | None = None) -> Any:
+    def client(self, service: str, *, config: Config | None = None, endpoint_url: str = ENDPOINT_URL) -> Any:
         """A botocore client. It makes one attempt, so that a fault shows as it is."""
         once = Config(retries={"total_max_attempts": 1})
         client = self._session.create_client(
             service,
             region_name=self._region,
-            endpoint_url=ENDPOINT_URL,
+            endpoint_url=endpoint_url,
             aws_access_key_id=self._credentials.access_key_id,
             aws_secret_access_key=self._credentials.secret_access_key,
             aws_session_token=self._credentials.session_token or None,

@@ -1,4 +1,4 @@
-"""A request's whole life, without a transport: identify, parse, validate, call, serialize.
+"""A request's whole life, without a transport: identify, parse, validate, authorise, call, serialize.
 
     plan(head, form, identity)              what is asked for; raises Fault
     answer(plan, request, identity, id)     does it, on the calling thread; every outcome is a response
@@ -9,8 +9,8 @@ traceback and answered as InternalFailure, with the request id that the log line
 
 import logging
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -24,7 +24,7 @@ from clary.wire.faults import request_id_headers, serialize_fault, unknown_opera
 from clary.wire.heads import Head
 from clary.wire.identify import ADMIN_PATH, Identified, check_scope, identify
 from clary.wire.messages import Request, Response
-from clary.wire.operations import Answer, Call, Handler, OperationTable
+from clary.wire.operations import Answer, Call, Handler, Held, OperationTable, Readable
 from clary.wire.sigv4 import Identity
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,10 @@ class Validate(Protocol):
     def __call__(self, operation: Any, params: Mapping[str, Any]) -> None: ...
 
 
+Authorize = Callable[[Call, Mapping[str, Any]], None]
+"""Raises the Fault that says the caller may not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a request asks for. `model` is None for the admin operations, which no service model describes."""
@@ -62,6 +66,15 @@ class Plan:
     handler: Handler
     model: Any = None
     streams: bool = False  # the operation's input is a streaming body
+
+
+@dataclass(frozen=True, slots=True)
+class _Extras:
+    """What a handler is told beside the members."""
+
+    body: bytes = b""
+    trailers: Mapping[str, str] = field(default_factory=dict)
+    may_hold: bool = False
 
 
 # Method and path below /_clary/ → operation. A last `{Name}` is the parameter Name.
@@ -83,7 +96,9 @@ class Answering:
         keys: SigningKeys,
         clock: Clock,
         max_body_bytes: int,
+        authorize: Authorize = lambda call, params: None,
     ) -> None:
+        self._authorize = authorize
         self._models = models
         self._table = table
         self._validate = validate
@@ -93,6 +108,8 @@ class Answering:
 
     def plan(self, head: Head, form: bytes, identity: Identity) -> Plan:
         """What the request asks for. Raises Fault: unknown, not supported, signed for another service."""
+        if form and head.headers.get(b"content-encoding") == b"gzip":
+            form = _inflated(form, self._max_body_bytes)
         identified = identify(head, form)
         check_scope(identified, identity)
         if identified.service == "clary":
@@ -112,6 +129,11 @@ class Answering:
             )
         if operation is None or not service.has_operation(operation):
             raise unknown_operation(identified)
+        return self.plan_of(identified, operation)
+
+    def plan_of(self, identified: Identified, operation: str) -> Plan:
+        """The plan for an operation that the service has. Raises Fault when it is not supported."""
+        service = self._models.service(identified.service)
         handler = self._table.find(identified.service, operation)
         if handler is None:
             raise unsupported_operation(identified, operation, service.absence(operation))
@@ -124,18 +146,29 @@ class Answering:
         request: Request,
         identity: Identity,
         request_id: str,
-        body: VerifyingBody | None = None,
+        body: Readable | None = None,
+        *,
+        may_hold: bool = False,
     ) -> Response:
-        """Does what is asked. `body` is the request's streaming body; otherwise `request.body` is whole."""
+        """Does what is asked. `body` is the request's streaming body; otherwise `request.body` is whole.
+
+        Raises Held, where `may_hold` lets it, and nothing else.
+        """
         try:
-            reader = body or verifying_body(whole(_bytes(request)), identity, request.headers, self._keys)
+            extras = _Extras(may_hold=may_hold)
             if plan.streams:
-                request = _with_body(request, reader)
+                reader = body or self._verifying(request, identity)
+                request = Request(request.method, request.path, request.query, request.headers, reader)
             else:
-                request = _with_body(request, self._decompressed(plan, request, reader.read_all()))
-            return self._call(plan, request, identity, request_id)
+                verifying = self._verifying(request, identity)
+                raw = verifying.read_all()
+                extras = _Extras(raw, verifying.trailers, may_hold)
+                request = _with_body(request, self._decompressed(plan, request, raw))
+            return self._call(plan, request, identity, request_id, extras)
         except Fault as fault:
             return self.refuse(plan.identified, fault, request, request_id)
+        except Held:
+            raise
         except Exception:
             log.exception(
                 "operation failed",
@@ -150,7 +183,12 @@ class Answering:
     def refuse(self, identified: Identified, fault: Fault, request: Request, request_id: str) -> Response:
         return serialize_fault(identified, fault, request_id, method=request.method, resource=request.path)
 
-    def _call(self, plan: Plan, request: Request, identity: Identity, request_id: str) -> Response:
+    def _verifying(self, request: Request, identity: Identity) -> VerifyingBody:
+        return verifying_body(whole(_bytes(request)), identity, request.headers, self._keys)
+
+    def _call(
+        self, plan: Plan, request: Request, identity: Identity, request_id: str, extras: "_Extras"
+    ) -> Response:
         if plan.model is None:
             params = _admin_params(plan, request)
         else:
@@ -166,7 +204,11 @@ class Answering:
             request_id=request_id,
             received_at=self._clock.now(),
             headers=request.headers,
+            body=extras.body,
+            trailers=extras.trailers,
+            may_hold=extras.may_hold,
         )
+        self._authorize(call, params)
         result = plan.handler(call, params)
         answer = result if isinstance(result, Answer) else Answer(result or {})
         if plan.model is None:
@@ -190,21 +232,23 @@ class Answering:
         raise unknown_operation(identified)
 
     def _decompressed(self, plan: Plan, request: Request, body: bytes) -> bytes:
-        """Large JSON and form bodies come compressed; S3's content encodings belong to its objects."""
+        """Large RPC bodies come compressed; S3's content encodings belong to its objects."""
         if plan.identified.service == "s3" or request.headers.get("content-encoding") != "gzip":
             return body
-        inflater = zlib.decompressobj(wbits=31)
-        try:
-            inflated = inflater.decompress(body, self._max_body_bytes)
-        except zlib.error:
-            raise Fault(
-                "SerializationException", "The body is not gzip, which its header says it is."
-            ) from None
-        if inflater.unconsumed_tail:
-            raise Fault("RequestEntityTooLargeException", "The body is too large when decompressed.", 413)
-        if not inflater.eof:
-            raise Fault("SerializationException", "The compressed body is cut off.")
-        return inflated
+        return _inflated(body, self._max_body_bytes)
+
+
+def _inflated(body: bytes, most: int) -> bytes:
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        inflated = inflater.decompress(body, most)
+    except zlib.error:
+        raise Fault("SerializationException", "The body is not gzip, which its header says it is.") from None
+    if inflater.unconsumed_tail:
+        raise Fault("RequestEntityTooLargeException", "The body is too large when decompressed.", 413)
+    if not inflater.eof:
+        raise Fault("SerializationException", "The compressed body is cut off.")
+    return inflated
 
 
 def _bytes(request: Request) -> bytes:
@@ -213,7 +257,7 @@ def _bytes(request: Request) -> bytes:
     return request.body
 
 
-def _with_body(request: Request, body: bytes | VerifyingBody) -> Request:
+def _with_body(request: Request, body: bytes) -> Request:
     return Request(request.method, request.path, request.query, request.headers, body)
 
 

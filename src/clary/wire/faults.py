@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
+import cbor2
+
 from clary.domain.faults import Fault, validation
 from clary.wire.identify import Identified
 from clary.wire.messages import Response
@@ -21,7 +23,7 @@ class _Renamed(NamedTuple):
     message: str | None = None
 
 
-_QUERY, _XML, _JSON, _REST = "query", "rest-xml", "json", "rest-json"
+_QUERY, _XML, _JSON, _REST, _CBOR = "query", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor"
 
 _NAMES: Mapping[tuple[str, str], _Renamed] = {
     ("AccessDeniedException", _QUERY): _Renamed("AccessDenied"),
@@ -93,7 +95,8 @@ def serialize_fault(
     identified: Identified, fault: Fault, request_id: str, *, method: str = "POST", resource: str = ""
 ) -> Response:
     """The answer that carries `fault` in the protocol the request came in. `resource` is S3's path."""
-    named = rename(fault, identified.protocol)
+    # CBOR knows every refusal by the name that JSON has for it.
+    named = rename(fault, _JSON if identified.protocol == _CBOR else identified.protocol)
     if identified.protocol == _XML:
         content_type, body = "application/xml", _s3_body(named, resource, request_id)
         headers = list(request_id_headers(identified.service, request_id))
@@ -104,12 +107,13 @@ def serialize_fault(
         content_type, body = "application/json", _json({"Message": named.message, **named.members})
         headers = [*request_id_headers(identified.service, request_id), ("x-amzn-errortype", named.code)]
     else:
-        content_type = f"application/x-amz-json-{identified.json_version}"
-        body = _json_body(named, identified.service)
+        content_type, body = _rpc_body(identified, named)
         headers = list(request_id_headers(identified.service, request_id))
         if identified.is_query_mode:
             whose = "Sender" if named.is_senders else "Receiver"
             headers.append(("x-amzn-query-error", f"{rename(fault, _QUERY).code};{whose}"))
+        if identified.protocol == _CBOR:
+            headers.append(("smithy-protocol", "rpc-v2-cbor"))
     headers += named.headers.items()
     if method == "HEAD" or named.status in _NO_BODY:
         return Response(named.status, headers)
@@ -189,12 +193,19 @@ _HTTP_CODES = {
 }
 
 
-def _json_body(fault: Fault, service: str) -> bytes:
+def _rpc_body(identified: Identified, fault: Fault) -> tuple[str, bytes]:
+    content = _rpc_content(fault, identified.service)
+    if identified.protocol == _CBOR:
+        return "application/cbor", cbor2.dumps(content)
+    return f"application/x-amz-json-{identified.json_version}", _json(content)
+
+
+def _rpc_content(fault: Fault, service: str) -> dict[str, Any]:
     code = _CLOUDWATCH_SHAPES.get(fault.code, fault.code) if service == "cloudwatch" else fault.code
     content: dict[str, Any] = {"__type": code, "message": fault.message}
     if service == "sagemaker" and code in _SAGEMAKER_MODELLED:
         content["Message"] = fault.message
-    return _json({**content, **fault.members})
+    return {**content, **fault.members}
 
 
 def _query_body(fault: Fault, service: str, request_id: str) -> bytes:

@@ -1,8 +1,9 @@
 """Which service a request is for, and in which protocol, before anything else is known about it.
 
 All services arrive on one port, most of them as `POST /`. What tells them apart, in this order: the admin path,
-`X-Amz-Target`, the service in the signature's scope, the form's `Action` and `Version`, the path; what is left
-is S3. The answer always names a protocol, so that even a refusal comes in a form its client can read.
+`X-Amz-Target`, the path of RPC v2, the service in the signature's scope, the form's `Action` and `Version`, the
+path; what is left is S3. The answer always names a protocol, so that even a refusal comes in a form its client can
+read.
 """
 
 import re
@@ -19,17 +20,18 @@ class Identified:
     """`service` is botocore's name, "" when it is none of ours; `operation` is None where the route decides."""
 
     service: str
-    protocol: str  # json, rest-json, query, rest-xml
+    protocol: str  # json, rest-json, query, rest-xml, smithy-rpc-v2-cbor
     operation: str | None = None
     signing_name: str = ""
     is_query_mode: bool = False  # JSON whose errors carry the query protocol's codes as well
     json_version: str = "1.1"
 
 
-# X-Amz-Target's prefix → service, signing name, JSON version
+# X-Amz-Target's prefix, which is also RPC v2's name of the service, → service, signing name, JSON version
 _TARGETS = {
     "SageMaker": ("sagemaker", "sagemaker", "1.1"),
     "Logs_20140328": ("logs", "logs", "1.1"),
+    "AmazonEC2ContainerRegistry_V20150921": ("ecr", "ecr", "1.1"),
     "GraniteServiceVersion20100801": ("cloudwatch", "monitoring", "1.0"),
 }
 
@@ -68,6 +70,8 @@ def identify(head: Head, form: bytes = b"") -> Identified:
     target = head.headers.get(b"x-amz-target")
     if target is not None:
         return _by_target(head, target.decode("latin-1"))
+    if head.headers.get(b"smithy-protocol") == b"rpc-v2-cbor":
+        return _by_rpc_path(head)
     signing_name = scope_service(head)
     if signing_name in _QUERY_SERVICES:
         return _query(_QUERY_SERVICES[signing_name], signing_name, head, form)
@@ -88,6 +92,17 @@ def identify(head: Head, form: bytes = b"") -> Identified:
 def is_form(head: Head) -> bool:
     """Whether the body is a form, which must be read before the operation is known."""
     return head.headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
+
+
+def is_post_form(head: Head) -> bool:
+    """Whether it is an upload to S3 by form, whose signature stands in its body."""
+    return (
+        head.method == b"POST"
+        and head.headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        and b"authorization" not in head.headers
+        and b"X-Amz-" not in head.query
+        and b"Signature=" not in head.query
+    )
 
 
 def check_scope(identified: Identified, identity: Identity) -> None:
@@ -126,6 +141,22 @@ def _by_target(head: Head, target: str) -> Identified:
         signing_name,
         is_query_mode=head.headers.get(b"x-amzn-query-mode", b"").lower() == b"true",
         json_version="1.0" if b"json-1.0" in head.headers.get(b"content-type", b"") else version,
+    )
+
+
+_RPC_PATH = re.compile(rb"/service/(?:[^/]*\.)?([^/.]+)/operation/([^/]+)")
+
+
+def _by_rpc_path(head: Head) -> Identified:
+    found = _RPC_PATH.fullmatch(head.path)
+    name, operation = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
+    service, signing_name, _ = _TARGETS.get(name, ("", scope_service(head), ""))
+    return Identified(
+        service,
+        "smithy-rpc-v2-cbor",
+        operation or None,
+        signing_name,
+        is_query_mode=head.headers.get(b"x-amzn-query-mode", b"").lower() == b"true",
     )
 
 

@@ -19,7 +19,7 @@ from botocore import model
 from clary.wire.routing import RestRoute, RestRouter
 
 # In the order in which clients choose; of what a service lists, these are the ones answered here.
-_SPOKEN = ("json", "rest-json", "rest-xml", "query")
+_SPOKEN = ("json", "rest-json", "rest-xml", "smithy-rpc-v2-cbor", "query")
 
 _IGNORED_TRAITS = frozenset({"documentation", "deprecatedMessage", "deprecatedSince"})
 

@@ -33,7 +33,11 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as its handler sees it. `headers` are the request's, names in lower case."""
+    """One request, as its handler sees it.
+
+    `headers` are the request's, names in lower case. `body` is its whole body, as it was signed, with the `trailers`
+    behind it; both are empty where the input streams. `may_hold`: the handler may raise `Held`.
+    """
 
     service: str
     operation: str
@@ -43,6 +47,20 @@ class Call:
     request_id: str
     received_at: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    trailers: Mapping[str, str] = field(default_factory=dict)
+    may_hold: bool = False
+
+
+class Held(Exception):
+    """Raised by a handler instead of an answer that will soon be another: the request waits and comes again.
+
+    `watch(tell)` has `tell` called, from any thread, when it is time; it returns what ends the watch.
+    """
+
+    def __init__(self, watch: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+        super().__init__("the answer is about to change")
+        self.watch = watch
 
 
 @dataclass(frozen=True, slots=True)

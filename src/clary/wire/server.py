@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,15 +20,18 @@ import msgspec
 
 from clary.domain.clock import Clock
 from clary.domain.faults import Fault, internal, throttled
-from clary.wire.answering import Answering, Models, Plan, Validate
-from clary.wire.chunked import BodyPipe, SigningKeys, broken_body, verifying_body
+from clary.wire.answering import Answering, Authorize, Models, Plan, Validate
+from clary.wire.chunked import BodyPipe, broken_body, verifying_body, whole
 from clary.wire.exchange import BodyError, BodyTooLarge, ConnectionLost, Exchange
 from clary.wire.faults import http_refusal
 from clary.wire.heads import Head, encode_fields
+from clary.wire.holding import Holding
+from clary.wire.hosts import path_style
 from clary.wire.http import HttpServer, Limits
-from clary.wire.identify import identify, is_form
+from clary.wire.identify import identify, is_form, is_post_form
 from clary.wire.messages import Request, Response
 from clary.wire.operations import FileBody, OperationTable
+from clary.wire.post_forms import FormKeys, PostForms
 from clary.wire.sigv4 import Identity
 
 _T = TypeVar("_T")
@@ -56,21 +59,33 @@ class WireServer:
         table: OperationTable,
         *,
         validate: Validate,
-        keys: SigningKeys,
+        keys: FormKeys,
         clock: Clock,
         new_request_id: Callable[[], str],
         max_api_bytes: int = 16 << 20,
+        hold_s: float = 0.0,
+        s3_base_domain: str = "",
         threads: Threads | None = None,
+        authorize: Authorize = lambda call, params: None,
     ) -> None:
         threads = threads or Threads()
         self._models = models
         self._services = {service for service, _ in table.implemented()} - {"clary"}
         self._answering = Answering(
-            models, table, validate=validate, keys=keys, clock=clock, max_body_bytes=max_api_bytes
+            models,
+            table,
+            validate=validate,
+            keys=keys,
+            clock=clock,
+            max_body_bytes=max_api_bytes,
+            authorize=authorize,
         )
+        self._forms = PostForms(self._answering, keys, clock)
+        self._base_domain = s3_base_domain
         self._keys = keys
         self._new_request_id = new_request_id
         self._max_api_bytes = max_api_bytes
+        self._holding = Holding(hold_s)
         self._api = _Pool("api", threads.api, threads.api_queue)
         self._uploads = _Pool("upload", threads.uploads, threads.uploads_queue)
         self._files = _Pool("file", threads.api, threads.api_queue + threads.uploads_queue)
@@ -79,11 +94,20 @@ class WireServer:
         """One request, whole, on the calling thread: what tests and in-process callers use."""
         head = _head(request)
         form = request.body if isinstance(request.body, bytes) else b""
+        if identity.service == "s3":
+            head = path_style(head, self._base_domain)
+            request = replace(_request(head), body=request.body)
         try:
             plan = self._answering.plan(head, form, identity)
         except Fault as fault:
             return self._answering.refuse(identify(head, form), fault, request, request_id)
         return self._answering.answer(plan, request, identity, request_id)
+
+    def answer_form(self, request: Request, request_id: str) -> Response:
+        """An upload by form, whole: nobody has verified it yet."""
+        assert isinstance(request.body, bytes), "a form that is here already"
+        bare = _request(path_style(_head(request), self._base_domain))
+        return self._forms.answer(bare, whole(request.body), request_id)
 
     def warm(self) -> None:
         """Loads the service models of everything that is served, so that no request has to wait for one."""
@@ -102,6 +126,15 @@ class WireServer:
         """How many uploads run or wait."""
         return self._uploads.taken
 
+    @property
+    def held(self) -> int:
+        """How many requests wait for an answer that is about to change."""
+        return self._holding.count
+
+    def stop_holding(self) -> None:
+        """Answers what is held, as things stand. On the loop's thread."""
+        self._holding.release()
+
     def close(self) -> None:
         for pool in (self._api, self._uploads, self._files):
             pool.close()
@@ -113,7 +146,13 @@ class WireServer:
         request = _request(head)
         form = b""
         try:
+            if is_post_form(head):
+                await self._answer_form(exchange, request_id)
+                return
             identity = _identity(head)
+            if identity.service == "s3":
+                head = path_style(head, self._base_domain)
+                request = _request(head)
             if is_form(head):
                 form = await exchange.read_body(self._max_api_bytes)
             plan = self._answering.plan(head, form, identity)
@@ -147,22 +186,40 @@ class WireServer:
             return await self._answer_upload(exchange, plan, request, identity, request_id)
         body = form or await exchange.read_body(self._max_api_bytes)
         whole = Request(request.method, request.path, request.query, request.headers, body)
-        return await self._api.run(lambda: self._answering.answer(plan, whole, identity, request_id))
+
+        def ask(may_hold: bool) -> "asyncio.Future[Response]":
+            return self._api.run(
+                lambda: self._answering.answer(plan, whole, identity, request_id, may_hold=may_hold)
+            )
+
+        return await self._holding.answer(exchange, ask)
+
+    async def _answer_form(self, exchange: Exchange, request_id: str) -> None:
+        request = _request(path_style(exchange.head, self._base_domain))
+        await self._send(
+            exchange,
+            await self._streamed(exchange, lambda pipe: self._forms.answer(request, pipe, request_id)),
+        )
 
     async def _answer_upload(
         self, exchange: Exchange, plan: Plan, request: Request, identity: Identity, request_id: str
     ) -> Response:
+        def answer(pipe: BodyPipe) -> Response:
+            body = verifying_body(pipe, identity, request.headers, self._keys)
+            return self._answering.answer(plan, request, identity, request_id, body)
+
+        return await self._streamed(exchange, answer)
+
+    async def _streamed(self, exchange: Exchange, answer: Callable[[BodyPipe], Response]) -> Response:
+        """Runs `answer` on a thread for uploads while the body comes."""
         loop = asyncio.get_running_loop()
         pipe = BodyPipe(on_room=lambda: _soon(loop, exchange.resume))
-        body = verifying_body(pipe, identity, request.headers, self._keys)
 
         def on_data(data: bytes) -> None:
             if not pipe.put(data):
                 exchange.pause()
 
-        answered = self._uploads.run(
-            lambda: self._answering.answer(plan, request, identity, request_id, body)
-        )
+        answered = self._uploads.run(lambda: answer(pipe))
         exchange.stream(on_data, pipe.end, lambda error: pipe.end(broken_body(str(error))))
         try:
             return await answered

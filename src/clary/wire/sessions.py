@@ -10,13 +10,14 @@ import base64
 import hmac
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from clary.domain.faults import Fault
-from clary.domain.principals import DEFAULT_ROLE_NAME, ROOT_SESSION_NAME, Principal, assumed_role
+from clary.domain.principals import DEFAULT_ROLE_NAME, ROOT_SESSION_NAME, Principal, assumed_role, user
 
 
 class KeyFileError(Exception):
@@ -47,6 +48,14 @@ class _Payload(msgspec.Struct):
     account: str
     expires: int
     access_key_id: str
+    issuer: str = ""  # the role's or user's ARN; "" is the role of that name without a path
+    policy: str = ""
+    is_root: bool = False
+
+
+class _Capability(msgspec.Struct):
+    role_arn: str
+    instance: str
 
 
 class KeyRing:
@@ -58,7 +67,9 @@ class KeyRing:
         )
         self.root = root
         self.account = account
-        self._granted = {root.access_key_id: Grant(principal, root.secret_access_key)}
+        self._root_grants = {root.access_key_id: Grant(principal, root.secret_access_key)}
+        self._granted = self._root_grants
+        self._instance_key = hmac.digest(seal_key, b"clary instance token tag", "sha256")
         self._tag_key = hmac.digest(seal_key, b"clary session token tag", "sha256")
         self._secret_key = hmac.digest(seal_key, b"clary session token secret", "sha256")
 
@@ -82,15 +93,55 @@ class KeyRing:
         payload = msgspec.json.decode(_decode(body), type=_Payload)
         if payload.access_key_id != access_key_id:
             return None
-        principal = assumed_role(payload.account, payload.role, payload.session, payload.access_key_id)
-        return Grant(principal, self._secret(body), payload.expires)
+        return Grant(_principal(payload), self._secret(body), payload.expires)
 
-    def issue_session(self, role: str, session: str, account: str, expires: int) -> Credentials:
+    def use_keys(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """From now on these are the users' keys: access key id, secret, the user's ARN."""
+        granted = {
+            access_key_id: Grant(user(self.account, arn, access_key_id), secret)
+            for access_key_id, secret, arn in keys
+        }
+        self._granted = {**granted, **self._root_grants}
+
+    def issue_session(
+        self, role: str, session: str, account: str, expires: int, *, issuer: str = "", policy: str = ""
+    ) -> Credentials:
         """Credentials of a role until `expires` (epoch seconds)."""
-        access_key_id = "ASIA" + base64.b32encode(os.urandom(10)).decode()
-        payload = _Payload(role, session, account, expires, access_key_id)
+        return self._issue(_Payload(role, session, account, expires, _temporary_id(), issuer, policy))
+
+    def issue_session_of(self, principal: Principal, expires: int) -> Credentials:
+        """Credentials that mean what the principal's own key means, until `expires`."""
+        _, _, tail = principal.arn.partition("/")
+        role, session = ("", "") if principal.name else (tail.split("/")[0], tail.split("/")[-1])
+        return self._issue(
+            _Payload(
+                role,
+                session,
+                principal.account,
+                expires,
+                _temporary_id(),
+                principal.issuer,
+                is_root=principal.is_root,
+            )
+        )
+
+    def instance_token(self, role_arn: str, instance: str) -> str:
+        """What an instance shows to get credentials of its role. It holds as long as the instance is there."""
+        body = _encode(msgspec.json.encode(_Capability(role_arn, instance)))
+        return f"{body}.{_encode(hmac.digest(self._instance_key, body.encode(), 'sha256'))}"
+
+    def read_instance_token(self, token: str) -> tuple[str, str] | None:
+        """Role and instance of such a token; None when it is none of ours."""
+        body, _, tag = token.partition(".")
+        expected = _encode(hmac.digest(self._instance_key, body.encode("utf-8", "replace"), "sha256"))
+        if not hmac.compare_digest(expected.encode(), tag.encode("utf-8", "replace")):
+            return None
+        found = msgspec.json.decode(_decode(body), type=_Capability)
+        return found.role_arn, found.instance
+
+    def _issue(self, payload: _Payload) -> Credentials:
         body = _encode(msgspec.json.encode(payload))
-        return Credentials(access_key_id, self._secret(body), f"{body}.{_encode(self._tag(body))}")
+        return Credentials(payload.access_key_id, self._secret(body), f"{body}.{_encode(self._tag(body))}")
 
     def _tag(self, body: str) -> bytes:
         return hmac.digest(self._tag_key, body.encode("utf-8", "replace"), "sha256")
@@ -98,6 +149,25 @@ class KeyRing:
     def _secret(self, body: str) -> str:
         digest = hmac.digest(self._secret_key, body.encode(), "sha256")
         return base64.b64encode(digest[:30]).decode()
+
+
+def _temporary_id() -> str:
+    return "ASIA" + base64.b32encode(os.urandom(10)).decode()
+
+
+def _principal(payload: _Payload) -> Principal:
+    if ":user/" in payload.issuer:
+        return user(payload.account, payload.issuer, payload.access_key_id, is_session=True)
+    return assumed_role(
+        payload.account,
+        payload.role,
+        payload.session,
+        payload.access_key_id,
+        is_root=payload.is_root,
+        issuer=payload.issuer,
+        session_policy=payload.policy,
+        is_session=True,
+    )
 
 
 def invalid_token() -> Fault:

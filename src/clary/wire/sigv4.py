@@ -120,6 +120,14 @@ class Verifier:
         self._scopes[prefix] = _parse_authorization(prefix)
         return identity
 
+    def forget(self) -> None:
+        """Looks every key up anew: the keys at hand have changed."""
+        self._keys.clear()
+
+    def grant(self, access_key_id: str, token: str) -> Grant:
+        """What a key means now. Raises Fault."""
+        return self._grant(access_key_id, token)
+
     def signing_key(self, identity: Identity) -> bytes:
         """The key that goes on signing the chunks of a request verified as `identity`. Raises Fault."""
         grant = self._grant(identity.principal.access_key_id, identity.session_token)

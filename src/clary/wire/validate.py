@@ -15,6 +15,7 @@ from clary.wire.patterns import fits
 
 _CODES = {
     "cloudwatch": "ValidationError",
+    "ecr": "InvalidParameterException",
     "iam": "ValidationError",
     "logs": "InvalidParameterException",
     "sagemaker-runtime": "ValidationError",

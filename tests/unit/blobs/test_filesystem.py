@@ -83,7 +83,7 @@ def test_opening_sweeps_what_no_row_names_and_nothing_else(tmp_path: Path) -> No
     store.close()
 
 
-def test_opening_ends_uploads_older_than_a_week(tmp_path: Path) -> None:
+def test_ending_an_old_upload_frees_its_parts(tmp_path: Path) -> None:
     clock = FakeClock()
     store = open_store(tmp_path, clock)
     store.create_bucket(BUCKET, "us-east-1")
@@ -92,9 +92,8 @@ def test_opening_ends_uploads_older_than_a_week(tmp_path: Path) -> None:
     )
     with store.stage() as staged:
         store.put_part(upload, 1, staged, etag="e")
-    store.close()
     clock.advance(timedelta(days=7, seconds=1).total_seconds())
-    store = open_store(tmp_path, clock)
+    assert store.abort_older(timedelta(days=7)) == 1
     assert store.uploads(BUCKET).uploads == ()
     assert list((tmp_path / "data").glob("*/*")) == []
     store.close()

@@ -13,20 +13,19 @@ from pathlib import Path
 import pytest
 
 from clary.catalog import Manifest
-from clary.host.environments import EnvironmentFailed, Environments, environment_key
+from clary.host.environments import Environment, EnvironmentFailed, Environments, environment_key
 from clary.host.package_indexes import uv_variables
 
 
-def make_wheel(folder: Path) -> str:
-    """A package `tiny`; its hash."""
-    wheel = folder / "tiny-1.0-py3-none-any.whl"
+def make_wheel(folder: Path, name: str = "tiny", version: str = "1.0") -> str:
+    """A package; its hash."""
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny.py", "ANSWER = 42\n")
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
-        archive.writestr(
-            "tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+        archive.writestr(f"{name}.py", f"ANSWER = 42\nVERSION = '{version}'\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
@@ -114,6 +113,41 @@ def test_the_key_follows_the_lock(bench: Bench) -> None:
     assert environment_key(bench.manifest) == before
     (bench.manifest.directory / "requirements.lock").write_text("tiny==2.0\n")
     assert environment_key(bench.manifest) != before
+
+
+def _says(environment: Environment, code: str) -> str:
+    done = subprocess.run(
+        [str(environment.python), "-I", "-c", f"import tiny; print({code})"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def test_H06_requirements_make_an_environment_of_their_own_on_top(bench: Bench, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "extra")
+    make_wheel(tmp_path, version="2.0")
+    plain = bench.environments.obtain(bench.manifest, _nobody)
+    with ThreadPoolExecutor(3) as pool:
+        wanted = ["extra\n", "extra\n", "tiny>=2\n"]
+        found = list(pool.map(lambda text: bench.environments.obtain(bench.manifest, _nobody, text), wanted))
+    assert found[0] == found[1]
+    assert len({each.key for each in (plain, *found)}) == 3
+    assert _says(found[0], "__import__('extra').ANSWER, tiny.VERSION") == "42 1.0"
+    assert _says(found[2], "tiny.VERSION") == "2.0"
+    assert _says(plain, "tiny.VERSION") == "1.0"  # a hard link was replaced, not written into
+    assert bench.environments.ready(bench.manifest, "extra\n") == found[0]
+
+
+def test_H06_a_dependency_that_does_not_install_says_so_in_uv_s_words(bench: Bench) -> None:
+    with pytest.raises(EnvironmentFailed) as failed:
+        bench.environments.obtain(bench.manifest, _nobody, "no-such-package\n")
+    assert "requirements.txt could not be installed" in str(failed.value)
+    assert "no-such-package" in str(failed.value)
+    assert sorted(path.name for path in bench.root.iterdir() if path.is_dir()) == [
+        bench.environments.obtain(bench.manifest, _nobody).python.parent.parent.name
+    ]
 
 
 def test_uv_gets_the_machine_s_settings_and_nothing_else() -> None:

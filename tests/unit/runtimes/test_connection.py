@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clary.runtimes.batching import Batcher, Deliver
+from clary.runtimes.batching import Batcher
 from clary.runtimes.connection import MOST_READ_AHEAD, Connection, Service
-from clary.runtimes.contract import InvocationRequest, InvocationResponse
+from clary.runtimes.contract import Deliver, InvocationRequest, InvocationResponse
 
 
 class Transport(asyncio.Transport):

@@ -3,7 +3,9 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xgboost
 
 from clary.runtimes.contract import LoadError
 from clary.runtimes.frameworks.xgboost.artefacts import read_models
@@ -36,8 +38,8 @@ def test_several_files_are_an_ensemble_unless_told_otherwise(tmp_path: Path) -> 
         (b"", "is empty"),
         (b"binf\0\0\0", "old binary format"),
         (b"bs64abcd", "old binary format"),
-        (pickle.dumps({"a": 1}), "pickled Booster"),
-        (b"ccopy_reg\n_reconstructor\n(cxgboost.core\nBooster\n", "pickled Booster"),
+        (pickle.dumps({"a": 1}), "is a pickle from which XGBoost"),
+        (b"ccopy_reg\n_reconstructor\n(cxgboost.core\nBooster\n", "booster.save_model"),
         (b"\0\0\0\x3f\0\0", "neither UBJ nor JSON"),
         (b"hello", "neither UBJ nor JSON"),
     ],
@@ -47,6 +49,17 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, content: bytes, words
     found = refusal(tmp_path)
     assert "xgboost-model" in found
     assert words in found
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_H06_a_pickled_booster_is_read(tmp_path: Path, protocol: int) -> None:
+    features = np.arange(20, dtype=np.float32).reshape(10, 2)
+    booster = xgboost.train({"max_depth": 2}, xgboost.DMatrix(features, label=features[:, 0]), 3)
+    (tmp_path / "xgboost-model").write_bytes(pickle.dumps(booster, protocol))
+    [(_, content)] = read_models(tmp_path, {})
+    expected = booster.predict(xgboost.DMatrix(features))
+    again = xgboost.Booster(model_file=bytearray(content))
+    assert again.predict(xgboost.DMatrix(features)).tolist() == expected.tolist()
 
 
 def test_an_archive_without_a_model_says_what_is_missing(tmp_path: Path) -> None:

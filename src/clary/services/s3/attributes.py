@@ -6,6 +6,7 @@ from typing import Any
 from clary.blobs.base import Attributes, ObjectInfo
 from clary.domain.faults import Fault
 from clary.services.s3.checksums import checksum_members
+from clary.services.s3.tags import tags_in_header
 
 _HEADERS = {
     "CacheControl": "cache-control",
@@ -35,7 +36,7 @@ def attributes_of(params: Mapping[str, Any]) -> Attributes:
             "Your metadata headers exceed the maximum allowed metadata size",
             members={"Size": str(size), "MaxSizeAllowed": str(_MOST_METADATA)},
         )
-    return Attributes(headers, metadata)
+    return Attributes(headers, metadata, tags_in_header(params.get("Tagging", "")))
 
 
 def describe(info: ObjectInfo, *, with_checksum: bool) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def describe(info: ObjectInfo, *, with_checksum: bool) -> dict[str, Any]:
         "LastModified": info.modified_at,
         "Metadata": dict(info.attributes.metadata),
     }
+    if info.attributes.tags:
+        members["TagCount"] = len(info.attributes.tags)
     if with_checksum and info.checksum is not None:
         members |= checksum_members(info.checksum, with_type=True)
     return members

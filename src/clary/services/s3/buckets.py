@@ -9,6 +9,7 @@ from clary.domain.faults import Fault
 from clary.services.s3.base import S3Resource, s3_operation
 from clary.services.s3.errors import invalid_argument, not_implemented
 from clary.services.s3.paging import decode_token, encode_token
+from clary.services.s3.tags import tags_in_set
 from clary.wire.operations import Call
 from clary.wire.shapes import s3 as shapes
 
@@ -25,12 +26,15 @@ class Buckets(S3Resource):
     def create_bucket(self, call: Call, params: shapes.CreateBucketRequest) -> Mapping[str, Any]:
         bucket, configuration = params["Bucket"], params.get("CreateBucketConfiguration", {})
         check_name(bucket)
-        for member in ("Location", "Bucket", "Tags"):
+        for member in ("Location", "Bucket"):
             if configuration.get(member):
                 raise not_implemented(f"CreateBucketConfiguration.{member}")
         region = _region(call.region, configuration.get("LocationConstraint", ""))
+        tags = tags_in_set(configuration.get("Tags", []), of_bucket=True)
         try:
             self._blobs.create_bucket(bucket, region)
+            if tags:
+                self._blobs.set_bucket_tags(bucket, tags)
         except BucketExists:
             if call.region != _FIRST_REGION:
                 raise Fault(

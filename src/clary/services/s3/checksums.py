@@ -18,6 +18,7 @@ from awscrt import checksums as crt
 from clary.blobs.base import Checksum, ChecksumType, PartInfo
 from clary.domain.faults import Fault
 from clary.services.s3.errors import bad_digest, invalid_request
+from clary.wire.operations import Call
 
 DEFAULT = "CRC64NVME"
 
@@ -74,6 +75,7 @@ _ALGORITHMS: Mapping[str, _Algorithm] = {
     "XXHASH3": _Algorithm(lambda: _XxHash(crt.XXHash.new_xxhash3_64()), 8),
     "XXHASH128": _Algorithm(lambda: _XxHash(crt.XXHash.new_xxhash3_128()), 16),
 }
+_HEADERS = {name: f"x-amz-checksum-{name.lower()}" for name in _ALGORITHMS}
 _TRAILER = re.compile(r"x-amz-checksum-([a-z0-9]+)")
 
 
@@ -109,6 +111,18 @@ def promise_of(params: Mapping[str, Any], headers: Mapping[str, str]) -> Promise
     if given:
         _check_value(algorithm, value)
     return Promise(algorithm, value, trailer, content_md5)
+
+
+def check_whole_body(call: Call, *, required: bool = False) -> None:
+    """Holds a body that was read whole, such as a list of deletions, against what its headers say of it."""
+    headers = call.headers
+    given = {f"Checksum{name}": headers[header] for name, header in _HEADERS.items() if header in headers}
+    content_md5 = headers.get("content-md5", "")
+    if required and not (given or content_md5 or headers.get("x-amz-trailer")):
+        raise invalid_request("Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+    digests = BodyDigests(promise_of({**given, "ContentMD5": content_md5}, headers))
+    digests.update(call.body)
+    digests.verify(call.trailers)
 
 
 class BodyDigests:

@@ -69,7 +69,7 @@ def write_condition(params: Mapping[str, Any]) -> WriteCondition:
         raise invalid_request("If-Match and If-None-Match cannot both be set")
     if absent not in (None, "*"):
         raise not_implemented("If-None-Match with anything but * on a write")
-    return WriteCondition(absent == "*", None if match is None else _bare(match))
+    return WriteCondition(absent == "*", None if match is None else bare_etag(match))
 
 
 def select(info: ObjectInfo, params: Mapping[str, Any]) -> Span:
@@ -148,10 +148,11 @@ def _not_modified(info: ObjectInfo) -> Fault:
 
 
 def _matches(condition: str, etag: str) -> bool:
-    return any(candidate in ("*", etag) for candidate in map(_bare, condition.split(",")))
+    return any(candidate in ("*", etag) for candidate in map(bare_etag, condition.split(",")))
 
 
-def _bare(etag: str) -> str:
+def bare_etag(etag: str) -> str:
+    """As the store keeps it: without quotes."""
     return etag.strip().removeprefix("W/").strip('"')
 
 

@@ -1,6 +1,7 @@
 """CopyObject, and what a copy's source is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,6 +12,7 @@ from clary.services.s3.bodies import transfer
 from clary.services.s3.checksums import BodyDigests, Promise, check_algorithm, checksum_members
 from clary.services.s3.conditions import Span, WriteCondition, check_copy_source, write_condition
 from clary.services.s3.errors import invalid_argument, invalid_request, not_implemented
+from clary.services.s3.tags import tags_in_header
 from clary.wire.operations import Call
 from clary.wire.shapes import s3 as shapes
 
@@ -30,6 +32,7 @@ class Copies(S3Resource):
         with self._blobs.open(source.bucket, source.key) as opened:
             check_copy_source(opened.info, params)
             attributes = attributes_of(params) if replaces else opened.info.attributes
+            attributes = replace(attributes, tags=_tags(opened.info, params))
             algorithm = params.get("ChecksumAlgorithm", "")
             info = self._copy(opened, Location(bucket, key), attributes, algorithm, condition)
         return {"CopyObjectResult": _result(info), **encryption(attributes)}
@@ -81,6 +84,17 @@ def _replaces(params: Mapping[str, Any]) -> bool:
     if directive not in ("COPY", "REPLACE"):
         raise invalid_argument("Unknown metadata directive.", "x-amz-metadata-directive", directive)
     return bool(directive == "REPLACE")
+
+
+def _tags(source: ObjectInfo, params: Mapping[str, Any]) -> Mapping[str, str]:
+    directive = params.get("TaggingDirective", "COPY")
+    if directive not in ("COPY", "REPLACE"):
+        raise invalid_argument("Unknown tagging directive.", "x-amz-tagging-directive", directive)
+    if directive == "REPLACE":
+        return tags_in_header(params.get("Tagging", ""))
+    if params.get("Tagging"):
+        raise invalid_request("x-amz-tagging needs the x-amz-tagging-directive REPLACE.")
+    return source.attributes.tags
 
 
 def _needs_hashing(info: ObjectInfo, algorithm: str) -> bool:

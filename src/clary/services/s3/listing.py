@@ -38,6 +38,19 @@ class Listing(S3Resource):
             answer["NextContinuationToken"] = encode_token(page.next)
         return answer
 
+    @s3_operation("ListObjectVersions")
+    def list_object_versions(self, call: Call, params: shapes.ListObjectVersionsRequest) -> Mapping[str, Any]:
+        """Every object has the one version called null."""
+        marker = params.get("KeyMarker", "")
+        page, encode = self._page(params, marker), NameEncoder(params)
+        answer = self._told(page, params, with_owner=True)
+        version = {"IsLatest": True, "VersionId": "null"}
+        answer["Versions"] = [{**content, **version} for content in answer.pop("Contents")]
+        answer |= {"KeyMarker": encode(marker), "VersionIdMarker": params.get("VersionIdMarker", "")}
+        if page.next is not None:
+            answer |= {"NextKeyMarker": encode(page.next), "NextVersionIdMarker": "null"}
+        return answer
+
     def _page(self, params: Mapping[str, Any], start_after: str) -> ObjectPage:
         limit = page_limit(params, "MaxKeys", "max-keys")
         if params.get("OptionalObjectAttributes"):

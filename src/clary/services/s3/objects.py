@@ -8,9 +8,9 @@ from clary.domain.faults import Fault
 from clary.services.s3.attributes import attributes_of, describe, encryption, quoted
 from clary.services.s3.base import S3Resource, check_key, s3_operation
 from clary.services.s3.bodies import check_size, receive
-from clary.services.s3.checksums import BodyDigests, promise_of
-from clary.services.s3.conditions import Span, check_read, http_date, select, write_condition
-from clary.services.s3.errors import invalid_request, malformed_xml, not_implemented
+from clary.services.s3.checksums import BodyDigests, check_whole_body, promise_of
+from clary.services.s3.conditions import Span, bare_etag, check_read, http_date, select, write_condition
+from clary.services.s3.errors import malformed_xml, not_implemented, translated
 from clary.wire.operations import Answer, Call, FileBody
 from clary.wire.shapes import s3 as shapes
 
@@ -66,25 +66,46 @@ class Objects(S3Resource):
 
     @s3_operation("DeleteObject")
     def delete_object(self, call: Call, params: shapes.DeleteObjectRequest) -> Mapping[str, Any]:
-        if "IfMatch" in params:
-            raise not_implemented("If-Match on DeleteObject")
-        self._blobs.delete(params["Bucket"], params["Key"])
+        self._delete(params["Bucket"], params["Key"], params.get("IfMatch"))
         return {}
 
     @s3_operation("DeleteObjects")
     def delete_objects(self, call: Call, params: shapes.DeleteObjectsRequest) -> Mapping[str, Any]:
-        _require_digest(call.headers)
+        # A list damaged on its way would delete other things.
+        check_whole_body(call, required=True)
+        bucket = params["Bucket"]
         objects = params["Delete"]["Objects"]
         if not 1 <= len(objects) <= _MOST_DELETED:
             raise malformed_xml()
         errors = {index: fault for index, entry in enumerate(objects) if (fault := _refusal(entry))}
+        plain = [
+            entry["Key"] for index, entry in enumerate(objects) if index not in errors and "ETag" not in entry
+        ]
+        self._blobs.delete_many(bucket, plain)
+        for index, entry in enumerate(objects):
+            if index not in errors and "ETag" in entry and (fault := self._refused_delete(bucket, entry)):
+                errors[index] = fault
         keys = [entry["Key"] for index, entry in enumerate(objects) if index not in errors]
-        self._blobs.delete_many(params["Bucket"], keys)
         quiet = params["Delete"].get("Quiet", False)
         return {
             "Deleted": [] if quiet else [{"Key": key} for key in keys],
-            "Errors": [_error(objects[index]["Key"], fault) for index, fault in errors.items()],
+            "Errors": [_error(objects[index]["Key"], fault) for index, fault in sorted(errors.items())],
         }
+
+    def _refused_delete(self, bucket: str, entry: shapes.ObjectIdentifier) -> Fault | None:
+        try:
+            with translated():
+                self._delete(bucket, entry["Key"], entry["ETag"])
+        except Fault as fault:
+            return fault
+        return None
+
+    def _delete(self, bucket: str, key: str, condition: str | None) -> None:
+        """A condition `*` asks only that there is an object."""
+        expected = None if condition is None else bare_etag(condition)
+        if expected == "*":
+            expected = self._blobs.head(bucket, key).etag
+        self._blobs.delete(bucket, key, if_match=expected)
 
 
 def _describe(info: ObjectInfo, span: Span, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,17 +125,10 @@ def _describe(info: ObjectInfo, span: Span, params: Mapping[str, Any]) -> dict[s
     return members
 
 
-def _require_digest(headers: Mapping[str, str]) -> None:
-    """A list of deletions damaged on its way would delete other things."""
-    names = (name for name in headers if name == "content-md5" or name.startswith("x-amz-checksum-"))
-    if next(names, None) is None and not headers.get("x-amz-trailer"):
-        raise invalid_request("Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
-
-
 def _refusal(entry: shapes.ObjectIdentifier) -> Fault | None:
     if entry.get("VersionId", "null") != "null":
         return not_implemented("VersionId")
-    for condition in ("ETag", "LastModifiedTime", "Size"):
+    for condition in ("LastModifiedTime", "Size"):
         if condition in entry:
             return not_implemented(f"{condition} of an object to delete")
     try:

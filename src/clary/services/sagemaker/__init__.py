@@ -36,10 +36,13 @@ def resources(
     *,
     startup_timeout_s: float = 240.0,
     most_instances: int = 100,
+    why_not_isolated: Callable[[], str] = lambda: "its instances share one network",
 ) -> tuple[object, ...]:
-    """Everything that answers an operation of `sagemaker`. `new_id` gives 32 hexadecimal digits."""
+    """Everything that answers an operation of `sagemaker`. `new_id` gives 32 hexadecimal digits;
+    `why_not_isolated` says why EnableNetworkIsolation cannot be kept, nothing when it can.
+    """
     return (
-        Models(store, new_id, images, blobs),
+        Models(store, new_id, images, blobs, why_not_isolated),
         EndpointConfigs(store, new_id),
         Endpoints(store, clock, new_id, startup_timeout_s, most_instances),
         Tags(store),

@@ -1,8 +1,12 @@
 """What DescribeEndpoint shows, made from one row: what is wanted beside what is in force."""
 
+from datetime import datetime, timedelta
+
 from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet, Variant
 from clary.store import Resource
 from clary.wire.shapes import sagemaker as shapes
+
+_UNKNOWN_FOR = timedelta(seconds=5)
 
 
 def describe(endpoint: Resource) -> shapes.DescribeEndpointOutput:
@@ -28,6 +32,23 @@ def describe(endpoint: Resource) -> shapes.DescribeEndpointOutput:
     if state.problem is not None and endpoint.status != "Creating":
         answer["FailureReason"] = state.problem.reason
     return answer
+
+
+def settles_soon(endpoint: Resource, now: datetime) -> bool:
+    """Whether the status shown now is about to be replaced by a final one: a deletion, or a warm start.
+
+    While nobody knows yet how long a new deployment will take, it counts as a warm one for a moment.
+    """
+    if endpoint.status == "Deleting":
+        return True
+    if endpoint.status not in ("Creating", "Updating"):
+        return False
+    state = endpoint.state_as(EndpointState)
+    if state.problem is not None:
+        return True  # only what is left of it has to go
+    if state.outlook == "unknown":
+        return now - endpoint.spec_as(EndpointSpec).deployment_started_at < _UNKNOWN_FOR
+    return state.outlook == "soon"
 
 
 def _is_new_deployment(wanted: Fleet, live: Fleet | None) -> bool:

@@ -9,11 +9,11 @@ from clary.domain.faults import Fault, limit_exceeded, not_supported, validation
 from clary.domain.resources import ENDPOINT
 from clary.domain.statuses import is_in_progress, is_updatable
 from clary.services.sagemaker.access import arn, insert, require
-from clary.services.sagemaker.endpoint_views import describe
+from clary.services.sagemaker.endpoint_views import describe, settles_soon
 from clary.services.sagemaker.fleets import freeze
 from clary.services.sagemaker.listing import list_page
 from clary.store import Resource, Store, Transaction
-from clary.wire.operations import Call, operation
+from clary.wire.operations import Call, Held, operation
 from clary.wire.shapes import sagemaker as shapes
 
 
@@ -59,8 +59,13 @@ class Endpoints:
     def describe_endpoint(
         self, call: Call, params: shapes.DescribeEndpointInput
     ) -> shapes.DescribeEndpointOutput:
+        """Held for a moment while the status is about to settle: waiters look again only after half a minute."""
+        mark = self._store.changes.mark()
         with self._store.read() as tx:
-            return describe(require(tx, call, ENDPOINT, params["EndpointName"]))
+            endpoint = require(tx, call, ENDPOINT, params["EndpointName"])
+        if call.may_hold and settles_soon(endpoint, self._clock.now()):
+            raise Held(lambda tell: self._store.changes.watch(endpoint.uid, mark, tell))
+        return describe(endpoint)
 
     @operation("ListEndpoints")
     def list_endpoints(self, call: Call, params: shapes.ListEndpointsInput) -> shapes.ListEndpointsOutput:
@@ -152,7 +157,7 @@ class Endpoints:
         self, tx: Transaction, endpoint: Resource, live: Fleet, fleet: Fleet, step: str, **detail: object
     ) -> None:
         self._check_size(fleet, live)
-        state = replace(endpoint.state_as(EndpointState), problem=None)
+        state = replace(endpoint.state_as(EndpointState), problem=None, outlook="unknown")
         spec = EndpointSpec(fleet, self._clock.now())
         tx.resources.update(endpoint, status="Updating", spec=spec, state=state)
         self._wish(tx, endpoint, step, **detail)

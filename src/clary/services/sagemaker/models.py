@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from clary.domain.faults import not_supported
+from clary.domain.faults import not_supported, validation
 from clary.domain.resources import MODEL
 from clary.services.sagemaker.access import arn, insert, require
 from clary.services.sagemaker.containers import Images, ModelData, check_container, only_container
@@ -13,7 +13,15 @@ from clary.wire.shapes import sagemaker as shapes
 
 
 class Models:
-    def __init__(self, store: Store, new_id: Callable[[], str], images: Images, blobs: ModelData) -> None:
+    def __init__(
+        self,
+        store: Store,
+        new_id: Callable[[], str],
+        images: Images,
+        blobs: ModelData,
+        why_not_isolated: Callable[[], str],
+    ) -> None:
+        self._why_not_isolated = why_not_isolated
         self._store = store
         self._new_id = new_id
         self._images = images
@@ -24,8 +32,8 @@ class Models:
         container = only_container(params)
         if params.get("InferenceExecutionConfig", {}).get("Mode", "Serial") != "Serial":
             raise not_supported("InferenceExecutionConfig Mode Direct")
-        if params.get("EnableNetworkIsolation"):
-            raise not_supported("EnableNetworkIsolation")
+        if params.get("EnableNetworkIsolation") and (why := self._why_not_isolated()):
+            raise validation(f"EnableNetworkIsolation is not supported by this server: {why}")
         # Known names first: whoever repeats a call hears of the duplicate, whatever became of the artefact.
         with self._store.read() as tx:
             if tx.resources.find(call.account, call.region, MODEL.name, params["ModelName"]):

@@ -14,6 +14,7 @@ PROTOCOLS = {
     "json": "clary.wire.protocols.json:JsonProtocol",
     "rest-json": "clary.wire.protocols.rest_json:RestJsonProtocol",
     "rest-xml": "clary.wire.protocols.rest_xml:RestXmlProtocol",
+    "smithy-rpc-v2-cbor": "clary.wire.protocols.cbor:CborProtocol",
     "query": "clary.wire.protocols.query:QueryProtocol",
 }
 

@@ -9,9 +9,182 @@ from datetime import datetime
 from typing import NotRequired, TypedDict
 
 
+class AccessKey(TypedDict):
+    AccessKeyId: str
+    CreateDate: NotRequired[datetime]
+    SecretAccessKey: str
+    Status: str
+    UserName: str
+
+
+class AccessKeyMetadata(TypedDict):
+    AccessKeyId: NotRequired[str]
+    CreateDate: NotRequired[datetime]
+    Status: NotRequired[str]
+    UserName: NotRequired[str]
+
+
+class AttachRolePolicyRequest(TypedDict):
+    PolicyArn: str
+    RoleName: str
+
+
+class AttachUserPolicyRequest(TypedDict):
+    PolicyArn: str
+    UserName: str
+
+
 class AttachedPermissionsBoundary(TypedDict):
     PermissionsBoundaryArn: NotRequired[str]
     PermissionsBoundaryType: NotRequired[str]
+
+
+class AttachedPolicy(TypedDict):
+    PolicyArn: NotRequired[str]
+    PolicyName: NotRequired[str]
+
+
+class ContextEntry(TypedDict):
+    ContextKeyName: NotRequired[str]
+    ContextKeyType: NotRequired[str]
+    ContextKeyValues: NotRequired[list[str]]
+
+
+class CreateAccessKeyRequest(TypedDict):
+    UserName: NotRequired[str]
+
+
+class CreateAccessKeyResponse(TypedDict):
+    AccessKey: AccessKey
+
+
+class CreatePolicyRequest(TypedDict):
+    Description: NotRequired[str]
+    Path: NotRequired[str]
+    PolicyDocument: str
+    PolicyName: str
+    Tags: NotRequired[list[Tag]]
+
+
+class CreatePolicyResponse(TypedDict):
+    Policy: NotRequired[Policy]
+
+
+class CreatePolicyVersionRequest(TypedDict):
+    PolicyArn: str
+    PolicyDocument: str
+    SetAsDefault: NotRequired[bool]
+
+
+class CreatePolicyVersionResponse(TypedDict):
+    PolicyVersion: NotRequired[PolicyVersion]
+
+
+class CreateRoleRequest(TypedDict):
+    AssumeRolePolicyDocument: str
+    Description: NotRequired[str]
+    MaxSessionDuration: NotRequired[int]
+    Path: NotRequired[str]
+    PermissionsBoundary: NotRequired[str]
+    RoleName: str
+    Tags: NotRequired[list[Tag]]
+
+
+class CreateRoleResponse(TypedDict):
+    Role: Role
+
+
+class CreateUserRequest(TypedDict):
+    Path: NotRequired[str]
+    PermissionsBoundary: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+    UserName: str
+
+
+class CreateUserResponse(TypedDict):
+    User: NotRequired[User]
+
+
+class DeleteAccessKeyRequest(TypedDict):
+    AccessKeyId: str
+    UserName: NotRequired[str]
+
+
+class DeletePolicyRequest(TypedDict):
+    PolicyArn: str
+
+
+class DeletePolicyVersionRequest(TypedDict):
+    PolicyArn: str
+    VersionId: str
+
+
+class DeleteRolePolicyRequest(TypedDict):
+    PolicyName: str
+    RoleName: str
+
+
+class DeleteRoleRequest(TypedDict):
+    RoleName: str
+
+
+class DeleteUserPolicyRequest(TypedDict):
+    PolicyName: str
+    UserName: str
+
+
+class DeleteUserRequest(TypedDict):
+    UserName: str
+
+
+class DetachRolePolicyRequest(TypedDict):
+    PolicyArn: str
+    RoleName: str
+
+
+class DetachUserPolicyRequest(TypedDict):
+    PolicyArn: str
+    UserName: str
+
+
+class EvaluationResult(TypedDict):
+    EvalActionName: str
+    EvalDecision: str
+    EvalDecisionDetails: NotRequired[dict[str, str]]
+    EvalResourceName: NotRequired[str]
+    MatchedStatements: NotRequired[list[Statement]]
+    MissingContextValues: NotRequired[list[str]]
+    OrganizationsDecisionDetail: NotRequired[OrganizationsDecisionDetail]
+    PermissionsBoundaryDecisionDetail: NotRequired[PermissionsBoundaryDecisionDetail]
+    ResourceSpecificResults: NotRequired[list[ResourceSpecificResult]]
+
+
+class GetPolicyRequest(TypedDict):
+    PolicyArn: str
+
+
+class GetPolicyResponse(TypedDict):
+    Policy: NotRequired[Policy]
+
+
+class GetPolicyVersionRequest(TypedDict):
+    PolicyArn: str
+    VersionId: str
+
+
+class GetPolicyVersionResponse(TypedDict):
+    PolicyVersion: NotRequired[PolicyVersion]
+
+
+class GetRolePolicyRequest(TypedDict):
+    PolicyName: str
+    RoleName: str
+
+
+class GetRolePolicyResponse(TypedDict):
+    PolicyDocument: str
+    PolicyName: str
+    RoleName: str
 
 
 class GetRoleRequest(TypedDict):
@@ -20,6 +193,304 @@ class GetRoleRequest(TypedDict):
 
 class GetRoleResponse(TypedDict):
     Role: Role
+
+
+class GetUserPolicyRequest(TypedDict):
+    PolicyName: str
+    UserName: str
+
+
+class GetUserPolicyResponse(TypedDict):
+    PolicyDocument: str
+    PolicyName: str
+    UserName: str
+
+
+class GetUserRequest(TypedDict):
+    UserName: NotRequired[str]
+
+
+class GetUserResponse(TypedDict):
+    User: User
+
+
+class Group(TypedDict):
+    Arn: str
+    CreateDate: datetime
+    GroupId: str
+    GroupName: str
+    Path: str
+
+
+class InlinePolicyIdentifierType(TypedDict):
+    AttachmentName: str
+    AttachmentType: str
+    PolicyName: str
+
+
+class InstanceProfile(TypedDict):
+    Arn: str
+    CreateDate: datetime
+    InstanceProfileId: str
+    InstanceProfileName: str
+    Path: str
+    Roles: list[Role]
+    Tags: NotRequired[list[Tag]]
+
+
+class ListAccessKeysRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    UserName: NotRequired[str]
+
+
+class ListAccessKeysResponse(TypedDict):
+    AccessKeyMetadata: list[AccessKeyMetadata]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class ListAttachedRolePoliciesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PathPrefix: NotRequired[str]
+    RoleName: str
+
+
+class ListAttachedRolePoliciesResponse(TypedDict):
+    AttachedPolicies: NotRequired[list[AttachedPolicy]]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class ListAttachedUserPoliciesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PathPrefix: NotRequired[str]
+    UserName: str
+
+
+class ListAttachedUserPoliciesResponse(TypedDict):
+    AttachedPolicies: NotRequired[list[AttachedPolicy]]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class ListEntitiesForPolicyRequest(TypedDict):
+    EntityFilter: NotRequired[str]
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PathPrefix: NotRequired[str]
+    PolicyArn: str
+    PolicyUsageFilter: NotRequired[str]
+
+
+class ListEntitiesForPolicyResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    PolicyGroups: NotRequired[list[PolicyGroup]]
+    PolicyRoles: NotRequired[list[PolicyRole]]
+    PolicyUsers: NotRequired[list[PolicyUser]]
+
+
+class ListGroupsForUserRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    UserName: str
+
+
+class ListGroupsForUserResponse(TypedDict):
+    Groups: list[Group]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class ListInstanceProfilesForRoleRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    RoleName: str
+
+
+class ListInstanceProfilesForRoleResponse(TypedDict):
+    InstanceProfiles: list[InstanceProfile]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class ListPoliciesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    OnlyAttached: NotRequired[bool]
+    PathPrefix: NotRequired[str]
+    PolicyUsageFilter: NotRequired[str]
+    Scope: NotRequired[str]
+
+
+class ListPoliciesResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Policies: NotRequired[list[Policy]]
+
+
+class ListPolicyVersionsRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PolicyArn: str
+
+
+class ListPolicyVersionsResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Versions: NotRequired[list[PolicyVersion]]
+
+
+class ListRolePoliciesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    RoleName: str
+
+
+class ListRolePoliciesResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    PolicyNames: list[str]
+
+
+class ListRoleTagsRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    RoleName: str
+
+
+class ListRoleTagsResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Tags: list[Tag]
+
+
+class ListRolesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PathPrefix: NotRequired[str]
+
+
+class ListRolesResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Roles: list[Role]
+
+
+class ListUserPoliciesRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    UserName: str
+
+
+class ListUserPoliciesResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    PolicyNames: list[str]
+
+
+class ListUserTagsRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    UserName: str
+
+
+class ListUserTagsResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Tags: list[Tag]
+
+
+class ListUsersRequest(TypedDict):
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PathPrefix: NotRequired[str]
+
+
+class ListUsersResponse(TypedDict):
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+    Users: list[User]
+
+
+class OrganizationsDecisionDetail(TypedDict):
+    AllowedByOrganizations: NotRequired[bool]
+
+
+class PermissionsBoundaryDecisionDetail(TypedDict):
+    AllowedByPermissionsBoundary: NotRequired[bool]
+
+
+class Policy(TypedDict):
+    Arn: NotRequired[str]
+    AttachmentCount: NotRequired[int]
+    CreateDate: NotRequired[datetime]
+    DefaultVersionId: NotRequired[str]
+    Description: NotRequired[str]
+    IsAttachable: NotRequired[bool]
+    Path: NotRequired[str]
+    PermissionsBoundaryUsageCount: NotRequired[int]
+    PolicyId: NotRequired[str]
+    PolicyName: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+    UpdateDate: NotRequired[datetime]
+
+
+class PolicyGroup(TypedDict):
+    GroupId: NotRequired[str]
+    GroupName: NotRequired[str]
+
+
+class PolicyIdentifier(TypedDict):
+    InlinePolicyIdentifier: NotRequired[InlinePolicyIdentifierType]
+    PolicyArn: NotRequired[str]
+    PolicyType: NotRequired[str]
+
+
+class PolicyRole(TypedDict):
+    RoleId: NotRequired[str]
+    RoleName: NotRequired[str]
+
+
+class PolicyUser(TypedDict):
+    UserId: NotRequired[str]
+    UserName: NotRequired[str]
+
+
+class PolicyVersion(TypedDict):
+    CreateDate: NotRequired[datetime]
+    Document: NotRequired[str]
+    IsDefaultVersion: NotRequired[bool]
+    VersionId: NotRequired[str]
+
+
+class Position(TypedDict):
+    Column: NotRequired[int]
+    Line: NotRequired[int]
+
+
+class PutRolePolicyRequest(TypedDict):
+    PolicyDocument: str
+    PolicyName: str
+    RoleName: str
+
+
+class PutUserPolicyRequest(TypedDict):
+    PolicyDocument: str
+    PolicyName: str
+    UserName: str
+
+
+class ResourceSpecificResult(TypedDict):
+    EvalDecisionDetails: NotRequired[dict[str, str]]
+    EvalResourceDecision: str
+    EvalResourceName: str
+    MatchedStatements: NotRequired[list[Statement]]
+    MissingContextValues: NotRequired[list[str]]
+    PermissionsBoundaryDecisionDetail: NotRequired[PermissionsBoundaryDecisionDetail]
 
 
 class Role(TypedDict):
@@ -42,11 +513,97 @@ class RoleLastUsed(TypedDict):
     Region: NotRequired[str]
 
 
+class SetDefaultPolicyVersionRequest(TypedDict):
+    PolicyArn: str
+    VersionId: str
+
+
+class SimulatePolicyResponse(TypedDict):
+    EvaluationResults: NotRequired[list[EvaluationResult]]
+    IsTruncated: NotRequired[bool]
+    Marker: NotRequired[str]
+
+
+class SimulatePrincipalPolicyRequest(TypedDict):
+    ActionNames: list[str]
+    CallerArn: NotRequired[str]
+    ContextEntries: NotRequired[list[ContextEntry]]
+    Marker: NotRequired[str]
+    MaxItems: NotRequired[int]
+    PermissionsBoundaryPolicyInputList: NotRequired[list[str]]
+    PolicyExclusionList: NotRequired[list[PolicyIdentifier]]
+    PolicyInputList: NotRequired[list[str]]
+    PolicySourceArn: str
+    ResourceArns: NotRequired[list[str]]
+    ResourceHandlingOption: NotRequired[str]
+    ResourceOwner: NotRequired[str]
+    ResourcePolicy: NotRequired[str]
+
+
 class SourceRoleTemplate(TypedDict):
     TemplateArn: str
     TemplateMinorVersion: int
 
 
+class Statement(TypedDict):
+    EndPosition: NotRequired[Position]
+    SourcePolicyId: NotRequired[str]
+    SourcePolicyType: NotRequired[str]
+    StartPosition: NotRequired[Position]
+
+
 class Tag(TypedDict):
     Key: str
     Value: str
+
+
+class TagRoleRequest(TypedDict):
+    RoleName: str
+    Tags: list[Tag]
+
+
+class TagUserRequest(TypedDict):
+    Tags: list[Tag]
+    UserName: str
+
+
+class UntagRoleRequest(TypedDict):
+    RoleName: str
+    TagKeys: list[str]
+
+
+class UntagUserRequest(TypedDict):
+    TagKeys: list[str]
+    UserName: str
+
+
+class UpdateAccessKeyRequest(TypedDict):
+    AccessKeyId: str
+    Status: str
+    UserName: NotRequired[str]
+
+
+class UpdateAssumeRolePolicyRequest(TypedDict):
+    PolicyDocument: str
+    RoleName: str
+
+
+class UpdateRoleRequest(TypedDict):
+    Description: NotRequired[str]
+    MaxSessionDuration: NotRequired[int]
+    RoleName: str
+
+
+class UpdateRoleResponse(TypedDict):
+    pass
+
+
+class User(TypedDict):
+    Arn: str
+    CreateDate: datetime
+    PasswordLastUsed: NotRequired[datetime]
+    Path: str
+    PermissionsBoundary: NotRequired[AttachedPermissionsBoundary]
+    Tags: NotRequired[list[Tag]]
+    UserId: str
+    UserName: str

@@ -11,6 +11,10 @@ from typing import NotRequired, TypedDict
 from clary.wire.operations import Body, Readable
 
 
+class AbortIncompleteMultipartUpload(TypedDict):
+    DaysAfterInitiation: NotRequired[int]
+
+
 class AbortMultipartUploadOutput(TypedDict):
     RequestCharged: NotRequired[str]
     VersionId: NotRequired[str]
@@ -25,6 +29,14 @@ class AbortMultipartUploadRequest(TypedDict):
     UploadId: str
 
 
+class AccessControlTranslation(TypedDict):
+    Owner: str
+
+
+class BlockedEncryptionTypes(TypedDict):
+    EncryptionType: NotRequired[list[str]]
+
+
 class Bucket(TypedDict):
     BucketArn: NotRequired[str]
     BucketRegion: NotRequired[str]
@@ -35,6 +47,29 @@ class Bucket(TypedDict):
 class BucketInfo(TypedDict):
     DataRedundancy: NotRequired[str]
     Type: NotRequired[str]
+
+
+class CORSRule(TypedDict):
+    AllowedHeaders: NotRequired[list[str]]
+    AllowedMethods: list[str]
+    AllowedOrigins: list[str]
+    ExposeHeaders: NotRequired[list[str]]
+    ID: NotRequired[str]
+    MaxAgeSeconds: NotRequired[int]
+
+
+class Checksum(TypedDict):
+    ChecksumCRC32: NotRequired[str]
+    ChecksumCRC32C: NotRequired[str]
+    ChecksumCRC64NVME: NotRequired[str]
+    ChecksumMD5: NotRequired[str]
+    ChecksumSHA1: NotRequired[str]
+    ChecksumSHA256: NotRequired[str]
+    ChecksumSHA512: NotRequired[str]
+    ChecksumType: NotRequired[str]
+    ChecksumXXHASH128: NotRequired[str]
+    ChecksumXXHASH3: NotRequired[str]
+    ChecksumXXHASH64: NotRequired[str]
 
 
 class CommonPrefix(TypedDict):
@@ -108,6 +143,11 @@ class CompletedPart(TypedDict):
     ChecksumXXHASH64: NotRequired[str]
     ETag: NotRequired[str]
     PartNumber: NotRequired[int]
+
+
+class Condition(TypedDict):
+    HttpErrorCodeReturnedEquals: NotRequired[str]
+    KeyPrefixEquals: NotRequired[str]
 
 
 class CopyObjectOutput(TypedDict):
@@ -286,6 +326,13 @@ class CreateMultipartUploadRequest(TypedDict):
     WebsiteRedirectLocation: NotRequired[str]
 
 
+class DefaultRetention(TypedDict):
+    Days: NotRequired[int]
+    DefaultEventHold: NotRequired[EventHoldDuration]
+    Mode: NotRequired[str]
+    Years: NotRequired[int]
+
+
 class Delete(TypedDict):
     Objects: list[ObjectIdentifier]
     Quiet: NotRequired[bool]
@@ -294,6 +341,23 @@ class Delete(TypedDict):
 class DeleteBucketRequest(TypedDict):
     Bucket: str
     ExpectedBucketOwner: NotRequired[str]
+
+
+class DeleteBucketTaggingRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class DeleteMarkerEntry(TypedDict):
+    IsLatest: NotRequired[bool]
+    Key: NotRequired[str]
+    LastModified: NotRequired[datetime]
+    Owner: NotRequired[Owner]
+    VersionId: NotRequired[str]
+
+
+class DeleteMarkerReplication(TypedDict):
+    Status: NotRequired[str]
 
 
 class DeleteObjectOutput(TypedDict):
@@ -312,6 +376,17 @@ class DeleteObjectRequest(TypedDict):
     Key: str
     MFA: NotRequired[str]
     RequestPayer: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
+class DeleteObjectTaggingOutput(TypedDict):
+    VersionId: NotRequired[str]
+
+
+class DeleteObjectTaggingRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+    Key: str
     VersionId: NotRequired[str]
 
 
@@ -338,6 +413,20 @@ class DeletedObject(TypedDict):
     VersionId: NotRequired[str]
 
 
+class Destination(TypedDict):
+    AccessControlTranslation: NotRequired[AccessControlTranslation]
+    Account: NotRequired[str]
+    Bucket: str
+    EncryptionConfiguration: NotRequired[EncryptionConfiguration]
+    Metrics: NotRequired[Metrics]
+    ReplicationTime: NotRequired[ReplicationTime]
+    StorageClass: NotRequired[str]
+
+
+class EncryptionConfiguration(TypedDict):
+    ReplicaKmsKeyID: NotRequired[str]
+
+
 class Error(TypedDict):
     Code: NotRequired[str]
     Key: NotRequired[str]
@@ -345,11 +434,230 @@ class Error(TypedDict):
     VersionId: NotRequired[str]
 
 
+class ErrorDocument(TypedDict):
+    Key: str
+
+
+class EventBridgeConfiguration(TypedDict):
+    pass
+
+
+class EventHoldDuration(TypedDict):
+    Days: NotRequired[int]
+    Years: NotRequired[int]
+
+
+class ExistingObjectReplication(TypedDict):
+    Status: str
+
+
+class FilterRule(TypedDict):
+    Name: NotRequired[str]
+    Value: NotRequired[str]
+
+
+class GetBucketAccelerateConfigurationOutput(TypedDict):
+    RequestCharged: NotRequired[str]
+    Status: NotRequired[str]
+
+
+class GetBucketAccelerateConfigurationRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+    RequestPayer: NotRequired[str]
+
+
+class GetBucketAclOutput(TypedDict):
+    Grants: NotRequired[list[Grant]]
+    Owner: NotRequired[Owner]
+
+
+class GetBucketAclRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketCorsOutput(TypedDict):
+    CORSRules: NotRequired[list[CORSRule]]
+
+
+class GetBucketCorsRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketEncryptionOutput(TypedDict):
+    ServerSideEncryptionConfiguration: NotRequired[ServerSideEncryptionConfiguration]
+
+
+class GetBucketEncryptionRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketLifecycleConfigurationOutput(TypedDict):
+    Rules: NotRequired[list[LifecycleRule]]
+    TransitionDefaultMinimumObjectSize: NotRequired[str]
+
+
+class GetBucketLifecycleConfigurationRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
 class GetBucketLocationOutput(TypedDict):
     LocationConstraint: NotRequired[str]
 
 
 class GetBucketLocationRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketLoggingOutput(TypedDict):
+    LoggingEnabled: NotRequired[LoggingEnabled]
+
+
+class GetBucketLoggingRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketNotificationConfigurationRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketOwnershipControlsOutput(TypedDict):
+    OwnershipControls: NotRequired[OwnershipControls]
+
+
+class GetBucketOwnershipControlsRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketPolicyOutput(TypedDict):
+    Policy: NotRequired[str]
+
+
+class GetBucketPolicyRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketPolicyStatusOutput(TypedDict):
+    PolicyStatus: NotRequired[PolicyStatus]
+
+
+class GetBucketPolicyStatusRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketReplicationOutput(TypedDict):
+    ReplicationConfiguration: NotRequired[ReplicationConfiguration]
+
+
+class GetBucketReplicationRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketRequestPaymentOutput(TypedDict):
+    Payer: NotRequired[str]
+
+
+class GetBucketRequestPaymentRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketTaggingOutput(TypedDict):
+    TagSet: list[Tag]
+
+
+class GetBucketTaggingRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketVersioningOutput(TypedDict):
+    MFADelete: NotRequired[str]
+    Status: NotRequired[str]
+
+
+class GetBucketVersioningRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetBucketWebsiteOutput(TypedDict):
+    ErrorDocument: NotRequired[ErrorDocument]
+    IndexDocument: NotRequired[IndexDocument]
+    RedirectAllRequestsTo: NotRequired[RedirectAllRequestsTo]
+    RoutingRules: NotRequired[list[RoutingRule]]
+
+
+class GetBucketWebsiteRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class GetObjectAclOutput(TypedDict):
+    Grants: NotRequired[list[Grant]]
+    Owner: NotRequired[Owner]
+    RequestCharged: NotRequired[str]
+
+
+class GetObjectAclRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+    Key: str
+    RequestPayer: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
+class GetObjectAttributesOutput(TypedDict):
+    Checksum: NotRequired[Checksum]
+    DeleteMarker: NotRequired[bool]
+    ETag: NotRequired[str]
+    LastModified: NotRequired[datetime]
+    ObjectParts: NotRequired[GetObjectAttributesParts]
+    ObjectSize: NotRequired[int]
+    RequestCharged: NotRequired[str]
+    StorageClass: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
+class GetObjectAttributesParts(TypedDict):
+    IsTruncated: NotRequired[bool]
+    MaxParts: NotRequired[int]
+    NextPartNumberMarker: NotRequired[int]
+    PartNumberMarker: NotRequired[int]
+    Parts: NotRequired[list[ObjectPart]]
+    TotalPartsCount: NotRequired[int]
+
+
+class GetObjectAttributesRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+    Key: str
+    MaxParts: NotRequired[int]
+    ObjectAttributes: list[str]
+    PartNumberMarker: NotRequired[int]
+    RequestPayer: NotRequired[str]
+    SSECustomerAlgorithm: NotRequired[str]
+    SSECustomerKey: NotRequired[str]
+    SSECustomerKeyMD5: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
+class GetObjectLockConfigurationOutput(TypedDict):
+    ObjectLockConfiguration: NotRequired[ObjectLockConfiguration]
+
+
+class GetObjectLockConfigurationRequest(TypedDict):
     Bucket: str
     ExpectedBucketOwner: NotRequired[str]
 
@@ -425,6 +733,41 @@ class GetObjectRequest(TypedDict):
     SSECustomerKey: NotRequired[str]
     SSECustomerKeyMD5: NotRequired[str]
     VersionId: NotRequired[str]
+
+
+class GetObjectTaggingOutput(TypedDict):
+    TagSet: list[Tag]
+    VersionId: NotRequired[str]
+
+
+class GetObjectTaggingRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+    Key: str
+    RequestPayer: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
+class GetPublicAccessBlockOutput(TypedDict):
+    PublicAccessBlockConfiguration: NotRequired[PublicAccessBlockConfiguration]
+
+
+class GetPublicAccessBlockRequest(TypedDict):
+    Bucket: str
+    ExpectedBucketOwner: NotRequired[str]
+
+
+class Grant(TypedDict):
+    Grantee: NotRequired[Grantee]
+    Permission: NotRequired[str]
+
+
+class Grantee(TypedDict):
+    DisplayName: NotRequired[str]
+    EmailAddress: NotRequired[str]
+    ID: NotRequired[str]
+    Type: str
+    URI: NotRequired[str]
 
 
 class HeadBucketOutput(TypedDict):
@@ -513,9 +856,53 @@ class HeadObjectRequest(TypedDict):
     VersionId: NotRequired[str]
 
 
+class IndexDocument(TypedDict):
+    Suffix: str
+
+
 class Initiator(TypedDict):
     DisplayName: NotRequired[str]
     ID: NotRequired[str]
+
+
+class LambdaFunctionConfiguration(TypedDict):
+    Events: list[str]
+    Filter: NotRequired[NotificationConfigurationFilter]
+    Id: NotRequired[str]
+    LambdaFunctionArn: str
+
+
+class LifecycleExpiration(TypedDict):
+    Date: NotRequired[datetime]
+    Days: NotRequired[int]
+    ExpiredObjectDeleteMarker: NotRequired[bool]
+
+
+class LifecycleRule(TypedDict):
+    AbortIncompleteMultipartUpload: NotRequired[AbortIncompleteMultipartUpload]
+    Expiration: NotRequired[LifecycleExpiration]
+    Filter: NotRequired[LifecycleRuleFilter]
+    ID: NotRequired[str]
+    NoncurrentVersionExpiration: NotRequired[NoncurrentVersionExpiration]
+    NoncurrentVersionTransitions: NotRequired[list[NoncurrentVersionTransition]]
+    Prefix: NotRequired[str]
+    Status: str
+    Transitions: NotRequired[list[Transition]]
+
+
+class LifecycleRuleAndOperator(TypedDict):
+    ObjectSizeGreaterThan: NotRequired[int]
+    ObjectSizeLessThan: NotRequired[int]
+    Prefix: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+
+
+class LifecycleRuleFilter(TypedDict):
+    And: NotRequired[LifecycleRuleAndOperator]
+    ObjectSizeGreaterThan: NotRequired[int]
+    ObjectSizeLessThan: NotRequired[int]
+    Prefix: NotRequired[str]
+    Tag: NotRequired[Tag]
 
 
 class ListBucketsOutput(TypedDict):
@@ -558,6 +945,36 @@ class ListMultipartUploadsRequest(TypedDict):
     Prefix: NotRequired[str]
     RequestPayer: NotRequired[str]
     UploadIdMarker: NotRequired[str]
+
+
+class ListObjectVersionsOutput(TypedDict):
+    CommonPrefixes: NotRequired[list[CommonPrefix]]
+    DeleteMarkers: NotRequired[list[DeleteMarkerEntry]]
+    Delimiter: NotRequired[str]
+    EncodingType: NotRequired[str]
+    IsTruncated: NotRequired[bool]
+    KeyMarker: NotRequired[str]
+    MaxKeys: NotRequired[int]
+    Name: NotRequired[str]
+    NextKeyMarker: NotRequired[str]
+    NextVersionIdMarker: NotRequired[str]
+    Prefix: NotRequired[str]
+    RequestCharged: NotRequired[str]
+    VersionIdMarker: NotRequired[str]
+    Versions: NotRequired[list[ObjectVersion]]
+
+
+class ListObjectVersionsRequest(TypedDict):
+    Bucket: str
+    Delimiter: NotRequired[str]
+    EncodingType: NotRequired[str]
+    ExpectedBucketOwner: NotRequired[str]
+    KeyMarker: NotRequired[str]
+    MaxKeys: NotRequired[int]
+    OptionalObjectAttributes: NotRequired[list[str]]
+    Prefix: NotRequired[str]
+    RequestPayer: NotRequired[str]
+    VersionIdMarker: NotRequired[str]
 
 
 class ListObjectsOutput(TypedDict):
@@ -654,6 +1071,18 @@ class LocationInfo(TypedDict):
     Type: NotRequired[str]
 
 
+class LoggingEnabled(TypedDict):
+    TargetBucket: str
+    TargetGrants: NotRequired[list[TargetGrant]]
+    TargetObjectKeyFormat: NotRequired[TargetObjectKeyFormat]
+    TargetPrefix: str
+
+
+class Metrics(TypedDict):
+    EventThreshold: NotRequired[ReplicationTimeValue]
+    Status: str
+
+
 class MultipartUpload(TypedDict):
     ChecksumAlgorithm: NotRequired[str]
     ChecksumType: NotRequired[str]
@@ -664,6 +1093,28 @@ class MultipartUpload(TypedDict):
     StorageClass: NotRequired[str]
     UploadId: NotRequired[str]
     VersionId: NotRequired[str]
+
+
+class NoncurrentVersionExpiration(TypedDict):
+    NewerNoncurrentVersions: NotRequired[int]
+    NoncurrentDays: NotRequired[int]
+
+
+class NoncurrentVersionTransition(TypedDict):
+    NewerNoncurrentVersions: NotRequired[int]
+    NoncurrentDays: NotRequired[int]
+    StorageClass: NotRequired[str]
+
+
+class NotificationConfiguration(TypedDict):
+    EventBridgeConfiguration: NotRequired[EventBridgeConfiguration]
+    LambdaFunctionConfigurations: NotRequired[list[LambdaFunctionConfiguration]]
+    QueueConfigurations: NotRequired[list[QueueConfiguration]]
+    TopicConfigurations: NotRequired[list[TopicConfiguration]]
+
+
+class NotificationConfigurationFilter(TypedDict):
+    Key: NotRequired[S3KeyFilter]
 
 
 class Object(TypedDict):
@@ -686,9 +1137,55 @@ class ObjectIdentifier(TypedDict):
     VersionId: NotRequired[str]
 
 
+class ObjectLockConfiguration(TypedDict):
+    ObjectLockEnabled: NotRequired[str]
+    Rule: NotRequired[ObjectLockRule]
+
+
+class ObjectLockRule(TypedDict):
+    DefaultRetention: NotRequired[DefaultRetention]
+
+
+class ObjectPart(TypedDict):
+    ChecksumCRC32: NotRequired[str]
+    ChecksumCRC32C: NotRequired[str]
+    ChecksumCRC64NVME: NotRequired[str]
+    ChecksumMD5: NotRequired[str]
+    ChecksumSHA1: NotRequired[str]
+    ChecksumSHA256: NotRequired[str]
+    ChecksumSHA512: NotRequired[str]
+    ChecksumXXHASH128: NotRequired[str]
+    ChecksumXXHASH3: NotRequired[str]
+    ChecksumXXHASH64: NotRequired[str]
+    PartNumber: NotRequired[int]
+    Size: NotRequired[int]
+
+
+class ObjectVersion(TypedDict):
+    ChecksumAlgorithm: NotRequired[list[str]]
+    ChecksumType: NotRequired[str]
+    ETag: NotRequired[str]
+    IsLatest: NotRequired[bool]
+    Key: NotRequired[str]
+    LastModified: NotRequired[datetime]
+    Owner: NotRequired[Owner]
+    RestoreStatus: NotRequired[RestoreStatus]
+    Size: NotRequired[int]
+    StorageClass: NotRequired[str]
+    VersionId: NotRequired[str]
+
+
 class Owner(TypedDict):
     DisplayName: NotRequired[str]
     ID: NotRequired[str]
+
+
+class OwnershipControls(TypedDict):
+    Rules: list[OwnershipControlsRule]
+
+
+class OwnershipControlsRule(TypedDict):
+    ObjectOwnership: str
 
 
 class Part(TypedDict):
@@ -706,6 +1203,29 @@ class Part(TypedDict):
     LastModified: NotRequired[datetime]
     PartNumber: NotRequired[int]
     Size: NotRequired[int]
+
+
+class PartitionedPrefix(TypedDict):
+    PartitionDateSource: NotRequired[str]
+
+
+class PolicyStatus(TypedDict):
+    IsPublic: NotRequired[bool]
+
+
+class PublicAccessBlockConfiguration(TypedDict):
+    BlockPublicAcls: NotRequired[bool]
+    BlockPublicPolicy: NotRequired[bool]
+    IgnorePublicAcls: NotRequired[bool]
+    RestrictPublicBuckets: NotRequired[bool]
+
+
+class PutBucketTaggingRequest(TypedDict):
+    Bucket: str
+    ChecksumAlgorithm: NotRequired[str]
+    ContentMD5: NotRequired[str]
+    ExpectedBucketOwner: NotRequired[str]
+    Tagging: Tagging
 
 
 class PutObjectOutput(TypedDict):
@@ -785,14 +1305,154 @@ class PutObjectRequest(TypedDict):
     WriteOffsetBytes: NotRequired[int]
 
 
+class PutObjectTaggingOutput(TypedDict):
+    VersionId: NotRequired[str]
+
+
+class PutObjectTaggingRequest(TypedDict):
+    Bucket: str
+    ChecksumAlgorithm: NotRequired[str]
+    ContentMD5: NotRequired[str]
+    ExpectedBucketOwner: NotRequired[str]
+    Key: str
+    RequestPayer: NotRequired[str]
+    Tagging: Tagging
+    VersionId: NotRequired[str]
+
+
+class QueueConfiguration(TypedDict):
+    Events: list[str]
+    Filter: NotRequired[NotificationConfigurationFilter]
+    Id: NotRequired[str]
+    QueueArn: str
+
+
+class Redirect(TypedDict):
+    HostName: NotRequired[str]
+    HttpRedirectCode: NotRequired[str]
+    Protocol: NotRequired[str]
+    ReplaceKeyPrefixWith: NotRequired[str]
+    ReplaceKeyWith: NotRequired[str]
+
+
+class RedirectAllRequestsTo(TypedDict):
+    HostName: str
+    Protocol: NotRequired[str]
+
+
+class ReplicaModifications(TypedDict):
+    Status: str
+
+
+class ReplicationConfiguration(TypedDict):
+    Role: str
+    Rules: list[ReplicationRule]
+
+
+class ReplicationRule(TypedDict):
+    DeleteMarkerReplication: NotRequired[DeleteMarkerReplication]
+    Destination: Destination
+    ExistingObjectReplication: NotRequired[ExistingObjectReplication]
+    Filter: NotRequired[ReplicationRuleFilter]
+    ID: NotRequired[str]
+    Prefix: NotRequired[str]
+    Priority: NotRequired[int]
+    SourceSelectionCriteria: NotRequired[SourceSelectionCriteria]
+    Status: str
+
+
+class ReplicationRuleAndOperator(TypedDict):
+    Prefix: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+
+
+class ReplicationRuleFilter(TypedDict):
+    And: NotRequired[ReplicationRuleAndOperator]
+    Prefix: NotRequired[str]
+    Tag: NotRequired[Tag]
+
+
+class ReplicationTime(TypedDict):
+    Status: str
+    Time: ReplicationTimeValue
+
+
+class ReplicationTimeValue(TypedDict):
+    Minutes: NotRequired[int]
+
+
 class RestoreStatus(TypedDict):
     IsRestoreInProgress: NotRequired[bool]
     RestoreExpiryDate: NotRequired[datetime]
 
 
+class RoutingRule(TypedDict):
+    Condition: NotRequired[Condition]
+    Redirect: Redirect
+
+
+class S3KeyFilter(TypedDict):
+    FilterRules: NotRequired[list[FilterRule]]
+
+
+class ServerSideEncryptionByDefault(TypedDict):
+    KMSMasterKeyID: NotRequired[str]
+    SSEAlgorithm: str
+
+
+class ServerSideEncryptionConfiguration(TypedDict):
+    Rules: list[ServerSideEncryptionRule]
+
+
+class ServerSideEncryptionRule(TypedDict):
+    ApplyServerSideEncryptionByDefault: NotRequired[ServerSideEncryptionByDefault]
+    BlockedEncryptionTypes: NotRequired[BlockedEncryptionTypes]
+    BucketKeyEnabled: NotRequired[bool]
+
+
+class SimplePrefix(TypedDict):
+    pass
+
+
+class SourceSelectionCriteria(TypedDict):
+    ReplicaModifications: NotRequired[ReplicaModifications]
+    SseKmsEncryptedObjects: NotRequired[SseKmsEncryptedObjects]
+
+
+class SseKmsEncryptedObjects(TypedDict):
+    Status: str
+
+
 class Tag(TypedDict):
     Key: str
     Value: str
+
+
+class Tagging(TypedDict):
+    TagSet: list[Tag]
+
+
+class TargetGrant(TypedDict):
+    Grantee: NotRequired[Grantee]
+    Permission: NotRequired[str]
+
+
+class TargetObjectKeyFormat(TypedDict):
+    PartitionedPrefix: NotRequired[PartitionedPrefix]
+    SimplePrefix: NotRequired[SimplePrefix]
+
+
+class TopicConfiguration(TypedDict):
+    Events: list[str]
+    Filter: NotRequired[NotificationConfigurationFilter]
+    Id: NotRequired[str]
+    TopicArn: str
+
+
+class Transition(TypedDict):
+    Date: NotRequired[datetime]
+    Days: NotRequired[int]
+    StorageClass: NotRequired[str]
 
 
 class UploadPartCopyOutput(TypedDict):

@@ -5,7 +5,45 @@ API version 2011-06-15, from botocore 1.44.5.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NotRequired, TypedDict
+
+
+class AssumeRoleRequest(TypedDict):
+    DurationSeconds: NotRequired[int]
+    ExternalId: NotRequired[str]
+    MinimumSessionTokenSize: NotRequired[int]
+    Policy: NotRequired[str]
+    PolicyArns: NotRequired[list[PolicyDescriptorType]]
+    ProvidedContexts: NotRequired[list[ProvidedContext]]
+    RoleArn: str
+    RoleSessionName: str
+    SerialNumber: NotRequired[str]
+    SourceIdentity: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+    TokenCode: NotRequired[str]
+    TransitiveTagKeys: NotRequired[list[str]]
+
+
+class AssumeRoleResponse(TypedDict):
+    AssumedRoleUser: NotRequired[AssumedRoleUser]
+    Credentials: NotRequired[Credentials]
+    PackedPolicySize: NotRequired[int]
+    SessionTokenSize: NotRequired[int]
+    SessionTokenUtilization: NotRequired[int]
+    SourceIdentity: NotRequired[str]
+
+
+class AssumedRoleUser(TypedDict):
+    Arn: str
+    AssumedRoleId: str
+
+
+class Credentials(TypedDict):
+    AccessKeyId: str
+    Expiration: datetime
+    SecretAccessKey: str
+    SessionToken: str
 
 
 class GetCallerIdentityRequest(TypedDict):
@@ -16,3 +54,30 @@ class GetCallerIdentityResponse(TypedDict):
     Account: NotRequired[str]
     Arn: NotRequired[str]
     UserId: NotRequired[str]
+
+
+class GetSessionTokenRequest(TypedDict):
+    DurationSeconds: NotRequired[int]
+    MinimumSessionTokenSize: NotRequired[int]
+    SerialNumber: NotRequired[str]
+    TokenCode: NotRequired[str]
+
+
+class GetSessionTokenResponse(TypedDict):
+    Credentials: NotRequired[Credentials]
+    SessionTokenSize: NotRequired[int]
+    SessionTokenUtilization: NotRequired[int]
+
+
+class PolicyDescriptorType(TypedDict):
+    arn: NotRequired[str]
+
+
+class ProvidedContext(TypedDict):
+    ContextAssertion: NotRequired[str]
+    ProviderArn: NotRequired[str]
+
+
+class Tag(TypedDict):
+    Key: str
+    Value: str

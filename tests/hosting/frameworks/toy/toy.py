@@ -1,7 +1,9 @@
 """An instance that does what TOY_DO says, which is `serve` or something no instance should do."""
 
+import importlib
 import os
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
@@ -15,6 +17,14 @@ IMPORTED_WITH = os.environ.get("TOY_IMPORT", "")
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     is_well = True
+
+    def __init__(self, listen: str) -> None:
+        kind, _, place = listen.partition(":")
+        super().__init__(place, _Handler, bind_and_activate=kind == "unix")
+        if kind == "fd":
+            self.socket.close()
+            self.socket = socket.socket(fileno=int(place))
+            self.server_activate()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,6 +40,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         if body == b"be unwell":
             self.server.is_well = False
+        if body.startswith(b"attack "):
+            _, name, argument = body.decode().split(" ", 2)
+            body = importlib.import_module("attacks").attack(name, argument).encode()
         self._answer(200, body)
 
     def address_string(self) -> str:
@@ -52,8 +65,7 @@ def main(config: Mapping[str, object]) -> int:
 
 
 def _serve(config: Mapping[str, object], argument: str) -> int:
-    listen = str(config["listen"]).removeprefix("unix:")
-    with _Server(listen, _Handler) as server:
+    with _Server(str(config["listen"])) as server:
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
         print("serving")
         server.serve_forever()
@@ -91,8 +103,7 @@ def _unwell(config: Mapping[str, object], argument: str) -> int:
 
 
 def _stubborn(config: Mapping[str, object], argument: str) -> int:
-    listen = str(config["listen"]).removeprefix("unix:")
-    with _Server(listen, _Handler) as server:
+    with _Server(str(config["listen"])) as server:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         server.serve_forever()
     return 0
@@ -120,14 +131,20 @@ def _flood(config: Mapping[str, object], argument: str) -> int:
 
 def _family(config: Mapping[str, object], argument: str) -> int:
     """Leaves children, and children that left the session, behind."""
+
+    def sleeper() -> str:
+        """A time that no other process sleeps, so that it can be found by it."""
+        seconds = f"3600.{int.from_bytes(os.urandom(7), 'big')}"
+        print(f"sleeper {seconds}", flush=True)
+        return seconds
+
     for new_session in (False, True):
-        child = subprocess.Popen(["sleep", "3600"], start_new_session=new_session)
-        print(f"child {child.pid}")
+        subprocess.Popen(["sleep", sleeper()], start_new_session=new_session)
+    seconds = sleeper()
     if os.fork() == 0:
         os.setsid()
-        if (grandchild := os.fork()) == 0:
-            time.sleep(3600)
-        print(f"child {grandchild}")
+        if os.fork() == 0:
+            os.execlp("sleep", "sleep", seconds)
         os._exit(0)
     os.wait()
     return _serve(config, argument) if argument == "serve" else 5

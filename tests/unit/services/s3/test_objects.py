@@ -1,5 +1,7 @@
 """Handlers called as the wire server calls them: streaming bodies, faults in their middle, answers that last."""
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,7 +128,11 @@ def test_a_list_of_deletions_needs_a_digest(blobs: FilesystemBlobs) -> None:
     with pytest.raises(Fault, match="Content-MD5"):
         answer(blobs, "DeleteObjects", deletions)
     assert keys(blobs) == ["k"]
-    answer(blobs, "DeleteObjects", deletions, content_md5="given")
+    with pytest.raises(Fault, match="BadDigest"):
+        answer(blobs, "DeleteObjects", deletions, content_md5="A" * 22 + "==")
+    assert keys(blobs) == ["k"]
+    of_nothing = base64.b64encode(hashlib.md5(b"", usedforsecurity=False).digest()).decode()
+    answer(blobs, "DeleteObjects", deletions, content_md5=of_nothing)
     assert keys(blobs) == []
 
 

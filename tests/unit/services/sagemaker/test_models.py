@@ -76,7 +76,7 @@ def test_H01_one_container_may_stand_in_the_list(control: Control) -> None:
         ),
         (
             {"PrimaryContainer": {"Image": IMAGE}, "EnableNetworkIsolation": True},
-            "EnableNetworkIsolation is not supported",
+            "EnableNetworkIsolation is not supported by this server: its instances share one network",
         ),
         (
             {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A" * 900: "b" * 1000, **{

@@ -1,10 +1,12 @@
 """Finds a model's files and says in plain words what cannot be used.
 
 The built-in algorithm's rule: every file in the model directory's root that does not begin with a dot is a model;
-several make an ensemble. XGBoost's own formats are UBJ and JSON; what older versions wrote is recognised and
-refused by name, with the way to convert it.
+several make an ensemble. XGBoost's own formats are UBJ and JSON; a pickled Booster is read where today's version can;
+what older versions wrote is recognised and refused by name, with the way to convert it.
 """
 
+import importlib.metadata
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,9 +33,9 @@ def read_models(model_dir: Path, environment: Mapping[str, str]) -> list[tuple[s
 def _refuse_user_code(model_dir: Path, environment: Mapping[str, str]) -> None:
     for name in _USER_CODE:
         if environment.get(name):
-            raise LoadError(f"{name} is set: code of your own is not supported by this server yet")
+            raise LoadError(f"{name} is set: the built-in algorithm runs no script, `xgboost_script` does")
     if (model_dir / "code" / "inference.py").exists():
-        raise LoadError("code/inference.py: code of your own is not supported by this server yet")
+        raise LoadError("code/inference.py: the built-in algorithm runs no script, `xgboost_script` does")
 
 
 def _read(path: Path) -> bytes:
@@ -42,7 +44,7 @@ def _read(path: Path) -> bytes:
     if start[:1] == b"{" and len(content) > 2:
         return content
     if start[:1] == b"\x80" or b"cxgboost" in content[:64]:
-        raise LoadError(f"{path.name} is a pickled Booster, which this server does not load: {_RESAVE}")
+        return _unpickled(path.name, content)
     if start in _OLD_BINARY:
         raise LoadError(
             f"{path.name} has XGBoost's old binary format, which was removed in version 3.1: {_RESAVE}"
@@ -50,3 +52,27 @@ def _read(path: Path) -> bytes:
     if not content:
         raise LoadError(f"{path.name} is empty")
     raise LoadError(f"{path.name} is no XGBoost model: neither UBJ nor JSON, it begins with {content[:8]!r}")
+
+
+def _unpickled(name: str, content: bytes) -> bytes:
+    """A pickle's booster as UBJ. This runs what the pickle says, which is why it happens in the instance only.
+
+    XGBoost's Python package is imported for it alone; what a much older version pickled, it cannot read.
+    """
+    try:
+        # The model is the user's own code as far as a pickle is, in the user's own instance.
+        found = pickle.loads(content)  # noqa: S301
+        booster = found.get_booster() if hasattr(found, "get_booster") else found
+        return bytes(booster.save_raw("ubj"))
+    except Exception as error:
+        raise LoadError(
+            f"{name} is a pickle from which XGBoost {_version()} gets no Booster "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}): {_RESAVE}"
+        ) from error
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("xgboost-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "of today"

@@ -7,7 +7,7 @@ notation are the AWS container's, except that
 - libsvm indexes are used as they are; newer containers shift them when no index is 0, which mistakes sparse rows;
 - a CSV's delimiter is the first of comma, tab, semicolon, bar and blank that its first line has, not guessed;
 - `application/jsonlines` is read too; recordIO is read but not written;
-- pickled boosters and code of the user's own are refused by name when the model is loaded.
+- pickles are read by today's XGBoost or refused by name; scripts are `xgboost_script`'s.
 """
 
 import logging

@@ -1,0 +1,299 @@
+"""The model server's side of its workers: which of them gets which request, and what becomes of a broken one.
+
+A request goes to a worker that is free. When none is, it waits, except that a worker whose answers come fast gets
+one request ahead, so that it need not wait for the server between two. A worker that ends, or does not answer
+within `SAGEMAKER_MODEL_SERVER_TIMEOUT`, costs the request it had in hand (500) and is replaced; what it had been sent
+ahead goes to another.
+
+The first workers are forked before the event loop exists and before any thread; replacements from within it.
+"""
+
+import asyncio
+import logging
+import marshal
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+from clary.runtimes import worker
+from clary.runtimes.contract import (
+    Deliver,
+    HandlerFailed,
+    InvocationRequest,
+    InvocationResponse,
+    Limits,
+    LoadError,
+    Overloaded,
+)
+from clary.runtimes.handler import Answers
+
+DEFAULT_TIMEOUT_S = 60.0
+MOST_WAITING_REQUESTS = 4096
+MOST_WAITING_BYTES = 256 << 20
+FAST_S = 0.005
+LONGEST_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+Waiting = tuple[InvocationRequest, Deliver]
+
+
+class ScriptedModel:
+    """A model that is a user's script: held by workers, all loaded. See `contract.Scripted`."""
+
+    def __init__(self, load: Callable[[], Answers], count: int, timeout_s: float, limits: Limits) -> None:
+        """Forks the workers and waits until all are loaded. Raises `LoadError`."""
+        self.limits = limits
+        self._load = load
+        self._timeout_s = timeout_s
+        self._started = [_fork(load, number == 0) for number in range(count)]
+        try:
+            for pid, channel in self._started:
+                _await_loaded(pid, channel)
+        except LoadError:
+            for pid, channel in self._started:
+                channel.close()
+                _end(pid)
+            raise
+
+    async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> "Workers":
+        workers = Workers(loop, self._load, self._timeout_s)
+        for pid, channel in self._started:
+            await workers.add(pid, channel, is_loaded=True)
+        return workers
+
+
+class Workers:
+    """See `contract.Dispatcher`. Belongs to one event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, load: Callable[[], Answers], timeout_s: float
+    ) -> None:
+        self._loop = loop
+        self._load = load
+        self.timeout_s = timeout_s
+        self._workers: set[_Worker] = set()
+        self._waiting: deque[Waiting] = deque()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._pause_s = 1.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def add(self, pid: int, channel: socket.socket, *, is_loaded: bool) -> None:
+        channel.setblocking(False)
+        each = _Worker(self._loop, self, pid, is_loaded)
+        await self._loop.create_unix_connection(lambda: each, sock=channel)
+        self._workers.add(each)
+        if self._closed:
+            each.close()
+        else:
+            self.hand_out()
+
+    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
+        if len(self._waiting) >= MOST_WAITING_REQUESTS or self._waiting_bytes > MOST_WAITING_BYTES:
+            refusal = Overloaded(f"{len(self._waiting)} requests are waiting for this instance already")
+            self._loop.call_soon(deliver, refusal.response())
+            return
+        self._waiting.append((request, deliver))
+        self._waiting_bytes += len(request.body)
+        self.hand_out()
+
+    def close(self) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for each in list(self._workers):
+            each.close()
+
+    def hand_out(self) -> None:
+        while self._waiting:
+            ready = [each for each in self._workers if each.is_loaded]
+            chosen = next((each for each in ready if not each.in_hand), None) or next(
+                (each for each in ready if len(each.in_hand) == 1 and each.is_fast), None
+            )
+            if chosen is None:
+                return
+            request, deliver = self._waiting.popleft()
+            self._waiting_bytes -= len(request.body)
+            chosen.send(request, deliver)
+
+    def loaded(self) -> None:
+        self._pause_s = 1.0
+        self.hand_out()
+
+    def lost(self, gone: "_Worker", why: str) -> None:
+        """Its request in hand is answered, the one behind it goes first in the line, another takes its place."""
+        self._workers.discard(gone)
+        if self._closed:
+            return
+        log.error("worker %d ended: %s", gone.pid, why)
+        in_hand = list(gone.in_hand)
+        for request, deliver in reversed(in_hand[1:]):
+            self._waiting.appendleft((request, deliver))
+            self._waiting_bytes += len(request.body)
+        if in_hand:
+            in_hand[0][1](HandlerFailed(f"The script's process ended while it answered: {why}").response())
+        delay_s = 0.0
+        if not gone.is_loaded:
+            delay_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
+        self._loop.call_later(delay_s, self._replace)
+
+    def _replace(self) -> None:
+        if self._closed:
+            return
+        pid, channel = _fork(self._load, tells_why=True)
+        task = self._loop.create_task(self.add(pid, channel, is_loaded=False))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._replaced, channel))
+
+    def _replaced(self, channel: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            channel.close()  # the worker ends with it
+
+
+class _Worker(asyncio.Protocol):
+    """One worker, as the server sees it. `in_hand`: what it was sent; it works at the first of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, pid: int, is_loaded: bool) -> None:
+        self._loop = loop
+        self._workers = workers
+        self.pid = pid
+        self.is_loaded = is_loaded
+        self.is_fast = False
+        self.in_hand: deque[Waiting] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._began = 0.0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._why = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, request: InvocationRequest, deliver: Deliver) -> None:
+        assert self._transport is not None, "it was connected before it was known"
+        self.in_hand.append((request, deliver))
+        head = request.head
+        # The body may be a view of the connection's buffer.
+        body = bytes(request.body)
+        self._transport.write(
+            worker.frame((head.content_type, head.accept, head.custom_attributes, head.headers, body))
+        )
+        if len(self.in_hand) == 1:
+            self._begin()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= worker.LENGTH.size:
+            end = worker.LENGTH.size + worker.LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            message: tuple[Any, ...] = marshal.loads(self._received[worker.LENGTH.size : end])
+            del self._received[:end]
+            self._take(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        how = _end(self.pid)
+        self._workers.lost(self, self._why or how)
+
+    def _begin(self) -> None:
+        self._began = self._loop.time()
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(self._workers.timeout_s, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        """One timer for many requests: it looks how long the one in hand takes, and comes back."""
+        self._deadline = None
+        if not self.in_hand:
+            return
+        left_s = self._began + self._workers.timeout_s - self._loop.time()
+        if left_s > 0:
+            self._deadline = self._loop.call_later(left_s, self._look_at_the_time)
+            return
+        self._why = f"no answer within {self._workers.timeout_s:g} s (SAGEMAKER_MODEL_SERVER_TIMEOUT)"
+        os.kill(self.pid, signal.SIGKILL)
+        self.close()
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        if not self.is_loaded:
+            self.is_loaded, self._why = message
+            if self.is_loaded:
+                self._workers.loaded()
+            return
+        if not self.in_hand:
+            return
+        _, deliver = self.in_hand.popleft()
+        self.is_fast = self._loop.time() - self._began < FAST_S
+        if self.in_hand:
+            self._begin()
+        self._workers.hand_out()
+        deliver(InvocationResponse(*message))
+
+
+def settings_of(environment: Mapping[str, str], vcpus: int) -> tuple[int, float]:
+    """How many workers, and how long one may take for a request. Raises `LoadError`."""
+    wanted = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
+    timeout = environment.get("SAGEMAKER_MODEL_SERVER_TIMEOUT", "") or f"{DEFAULT_TIMEOUT_S:g}"
+    if wanted and not (wanted.isdigit() and int(wanted) > 0):
+        raise LoadError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {wanted!r}, which is no number of processes")
+    if not timeout.isdigit() or int(timeout) == 0:
+        raise LoadError(f"SAGEMAKER_MODEL_SERVER_TIMEOUT is {timeout!r}, which is no number of seconds")
+    # An instance type may have more vCPUs than the machine: its processes would only share what is there.
+    count = int(wanted) if wanted else min(vcpus, len(os.sched_getaffinity(0)))
+    return count, float(timeout)
+
+
+def _fork(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        # Of an event loop that runs in the server nothing may be left for a script that wants one of its own.
+        signal.set_wakeup_fd(-1)
+        asyncio._set_running_loop(None)
+        asyncio.set_event_loop(None)
+        worker.run(theirs, load, tells_why)
+    theirs.close()
+    return pid, ours
+
+
+def _await_loaded(pid: int, channel: socket.socket) -> None:
+    head = _read(channel, worker.LENGTH.size)
+    data = _read(channel, worker.LENGTH.unpack(head)[0]) if head else b""
+    if not data:
+        raise LoadError(f"the script's process ended while it was loaded: {_end(pid)}")
+    is_loaded, why = marshal.loads(data)
+    if not is_loaded:
+        raise LoadError(why)
+
+
+def _read(channel: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = channel.recv(count - len(data))
+        if not part:
+            return b""
+        data += part
+    return data
+
+
+def _end(pid: int) -> str:
+    """Makes sure that it has ended; how it did."""
+    try:
+        os.kill(pid, signal.SIGKILL)  # no effect on one that has ended and waits to be asked about
+        _, status = os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return "nothing more is known"
+    if os.WIFSIGNALED(status):
+        return f"it was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"it exited with code {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,146 @@
+"""Workers: scripts answer in processes of their own, and what they break is replaced."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, Limits, LoadError
+from clary.runtimes.workers import ScriptedModel, settings_of
+
+HEAD = InvocationHead("text/plain", None, "", (("x-a", "1"),))
+PATIENCE_S = 60.0
+
+
+class Obedient:
+    """Does what the request's body says."""
+
+    def answer(self, request: InvocationRequest) -> InvocationResponse:
+        match request.body.decode().split():
+            case ["exit", code]:
+                os._exit(int(code))
+            case ["hang"]:
+                signal.pause()
+            case ["fork"]:
+                os.fork()
+            case ["loop"]:
+                return InvocationResponse(200, "text/plain", str(asyncio.run(_of_its_own())).encode())
+            case _:
+                pass
+        assert request.head == HEAD
+        return InvocationResponse(200, "text/plain", request.body + b" %d" % os.getpid(), "mine")
+
+
+async def _of_its_own() -> int:
+    return 7
+
+
+def ask(
+    bodies: list[bytes],
+    *,
+    count: int = 1,
+    timeout_s: float = PATIENCE_S,
+    load: Callable[[], Obedient] = Obedient,
+) -> list[InvocationResponse]:
+    """Hands all of them in at once; their answers, in their order."""
+    model = ScriptedModel(load, count, timeout_s, Limits(1 << 20))
+
+    async def run() -> list[InvocationResponse]:
+        loop = asyncio.get_running_loop()
+        workers = await model.dispatcher(loop)
+        answers: list[asyncio.Future[InvocationResponse]] = [loop.create_future() for _ in bodies]
+        for body, answer in zip(bodies, answers, strict=True):
+            workers.submit(InvocationRequest(HEAD, body), answer.set_result)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return list(await asyncio.gather(*answers))
+        finally:
+            workers.close()
+            for _ in range(3):
+                await asyncio.sleep(0)  # the transports close in the loop's next turns
+
+    return asyncio.run(run())
+
+
+def test_H06_each_request_gets_its_own_answer() -> None:
+    bodies = [b"r%d" % number for number in range(50)]
+    answers = ask(bodies, count=2)
+    assert [answer.body.split()[0] for answer in answers] == bodies
+    assert {answer.custom_attributes for answer in answers} == {"mine"}
+
+
+def test_H06_a_large_body_goes_there_and_back() -> None:
+    body = b"x" * (8 << 20)
+    assert ask([body])[0].body.startswith(body)
+
+
+@pytest.mark.parametrize("order", ["exit 3", "exit 0"])
+def test_H06_a_script_that_ends_its_process_costs_its_own_request_only(order: str) -> None:
+    answers = ask([b"before", order.encode(), b"after", b"later"])
+    assert [answer.status for answer in answers] == [200, 500, 200, 200]
+    assert b"exited with code" in answers[1].body
+    assert answers[2].body.split()[1] != answers[0].body.split()[1]  # another process
+
+
+def test_H06_a_script_that_hangs_is_ended_after_its_time() -> None:
+    answers = ask([b"before", b"hang", b"after"], timeout_s=0.5)
+    assert [answer.status for answer in answers] == [200, 500, 200]
+    assert b"SAGEMAKER_MODEL_SERVER_TIMEOUT" in answers[1].body
+
+
+def test_H06_a_script_that_forks_answers_once() -> None:
+    assert [answer.status for answer in ask([b"fork", b"a", b"fork", b"b"])] == [200] * 4
+
+
+def test_a_replacement_can_run_an_event_loop_of_its_own() -> None:
+    assert ask([b"exit 1", b"loop"])[1].body == b"7"
+
+
+def test_H06_a_script_that_ends_while_it_is_loaded_says_how() -> None:
+    def load() -> Obedient:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return Obedient()
+
+    with pytest.raises(LoadError, match="ended by SIGSEGV"):
+        ask([], load=load)
+
+
+def test_H06_a_script_that_does_not_load_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    def load() -> Obedient:
+        raise ImportError("nothing of the sort")
+
+    with pytest.raises(LoadError, match="ImportError: nothing of the sort"):
+        ask([], count=2, load=load)
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+
+def test_a_script_that_exits_at_import_does_not_load() -> None:
+    def load() -> Obedient:
+        raise SystemExit(4)
+
+    with pytest.raises(LoadError, match="SystemExit: 4"):
+        ask([], load=load)
+
+
+def test_workers_and_time_are_settings() -> None:
+    set_so = {"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "7"}
+    assert settings_of(set_so, 1) == (3, 7.0)
+    assert settings_of({}, 1) == (1, 60.0)
+    assert settings_of({}, 10_000)[0] == len(os.sched_getaffinity(0))
+    for name in set_so:
+        with pytest.raises(LoadError, match=name):
+            settings_of({name: "none"}, 1)
+
+
+def test_the_server_s_files_are_not_open_in_a_worker(tmp_path: Path) -> None:
+    class Nosy:
+        def answer(self, request: InvocationRequest) -> InvocationResponse:
+            names = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")[:-1]]  # noqa: PTH115, PTH208
+            return InvocationResponse(200, "text/plain", "\n".join(names).encode())
+
+    with (tmp_path / "secret").open("w"):
+        body = ask([b""], load=Nosy)[0].body  # type: ignore[arg-type]
+    assert b"secret" not in body
