@@ -263,7 +263,7 @@ class RouteHub:
             return draining
 
     def _accept(self, listener: socket.socket) -> None:
-        while not self._closed:
+        while True:
             try:
                 sock, _ = listener.accept()
             except OSError as error:
