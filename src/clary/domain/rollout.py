@@ -250,6 +250,7 @@ def _route(
             container=variant.container,
             # A script of the user's may have done things before it failed: only ours may be asked again.
             retries_elsewhere="SAGEMAKER_PROGRAM" not in variant.environment,
+            pipelines="SAGEMAKER_PROGRAM" not in variant.environment,
         )
         for variant in fleet.variants
     )
