@@ -83,7 +83,8 @@ EXPERIMENTS = (
         "fuzz",
         "valid, unconstrained, broken and mutilated requests for every implemented operation, and raw bytes on the "
         "port",
-        "no 5xx, no hang, every answer fits its output shape, and the server predicts rightly afterwards",
+        "no 5xx but S3's NotImplemented (501, for what is not supported) and 505 to raw bytes with another HTTP "
+        "version; no hang; every answer fits its output shape; the server predicts rightly afterwards",
         "validation",
         "handlers get requests unchecked",
         fuzz.everything,

@@ -11,9 +11,13 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from clary.settings import Settings
+from clary.settings import Settings, SettingsError
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+class DamagedKeys(SettingsError):
+    """The file with the keys cannot be read as such; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,15 @@ def ensure(settings: Settings) -> RootKey:
 
 
 def read(settings: Settings) -> RootKey:
-    """The root key. Raises FileNotFoundError where no server was ever started."""
-    root = json.loads(path(settings).read_text())["root"]
-    return RootKey(root["access_key_id"], root["secret_access_key"])
+    """The root key. Raises FileNotFoundError where no server was ever started, DamagedKeys where none can be read."""
+    file = path(settings)
+    try:
+        root = json.loads(file.read_text())["root"]
+        return RootKey(root["access_key_id"], root["secret_access_key"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedKeys(
+            f"{file} is damaged. Move it away and start again: new keys are made, and no data is lost"
+        ) from error
 
 
 def proxy_token(settings: Settings) -> str:

@@ -224,7 +224,9 @@ def _check(settings: Settings) -> None:
     if settings.sandbox not in ("auto", "0", "1"):
         raise SettingsError(f"sandbox is {settings.sandbox!r}; it must be auto, 0 or 1")
     if settings.sandbox_uid_base < 1 or settings.sandbox_uids < 1:
-        raise SettingsError("sandbox_uid_base and sandbox_uids must be at least 1: instances never run as root")
+        raise SettingsError(
+            "sandbox_uid_base and sandbox_uids must be at least 1: instances never run as root"
+        )
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"

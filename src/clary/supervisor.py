@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import select
 import shutil
 import signal
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 DEFAULT_PORT = next(each.default for each in fields(Settings) if each.name == "port")
 LONGEST_RESTART_DELAY_S = 10.0
+MOST_FILES = 65_536
 RECORDED_WITHIN_S = 10.0  # a process that was started has its pid file by then
 STEADY_AFTER_S = 10.0  # a process that lived this long is restarted at once when it dies
 
@@ -73,6 +75,7 @@ class Supervisor:
         """Starts or adopts everything; True when something was adopted. Raises AlreadyRuns, CannotStart."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        allow_many_files()
         make_directories(self._wanted)
         self._lock = lock_data_directory(self._wanted)
         self._keep_settings_in_force()
@@ -313,6 +316,14 @@ def _locked(settings: Settings, name: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def allow_many_files() -> None:
+    """Raises the soft limit of open files, which the processes inherit: often it is 1,024, and a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def make_directories(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def _lose(leader: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of a supervisor that was killed: its processes, and a socket that its gateways hand over."""
     listening = leader.socket
     assert listening is not None
-    monkeypatch.setattr(supervisor.door, "take_socket", lambda path: listening)
+    monkeypatch.setattr("clary.gateway.door.take_socket", lambda path: listening)
     os.close(leader._lock)
 
 
@@ -146,3 +147,18 @@ def test_Z02_a_process_that_was_started_and_not_yet_recorded_is_adopted_and_not_
     path.unlink()
     successor.stop()
     assert not any(processes.is_alive(identity) for identity in before.values())
+
+
+def test_Z02_processes_may_open_as_many_files_as_the_machine_allows(settings: Settings) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        leader = Supervisor(settings, print)
+        leader.start()
+        (found, _) = resource.prlimit(_running(settings)["gateway-0"].pid, resource.RLIMIT_NOFILE)
+        leader.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == (
+        supervisor.MOST_FILES if hard == resource.RLIM_INFINITY else min(supervisor.MOST_FILES, hard)
+    )

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from clary.domain.faults import Fault
 from clary.wire.heads import Head
 from clary.wire.sessions import Credentials, KeyFileError, KeyRing
-from clary.wire.sigv4 import Identity, Verifier, needs_body_hash, sign
+from clary.wire.sigv4 import Identity, Signer, Verifier, needs_body_hash, sign
 
 ROOT = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 RING = KeyRing(ROOT, b"k" * 32, "123456789012")
@@ -37,14 +37,17 @@ class Signed:
     def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         self.method, self.target, self.headers, self.body = method, target, headers, body
 
-    def verify(self, ring: KeyRing = RING, at: float | None = None) -> Identity:
+    def verify(
+        self, ring: KeyRing = RING, at: float | None = None, verifier: Verifier | None = None
+    ) -> Identity:
         """As a gateway does it, the body's hash included."""
         head = Head(
             self.method.encode(),
             self.target.encode(),
             {name.lower().encode(): value.encode("latin-1") for name, value in self.headers.items()},
         )
-        verifier = Verifier(ring) if at is None else Verifier(ring, lambda: at)
+        if verifier is None:
+            verifier = Verifier(ring) if at is None else Verifier(ring, lambda: at)
         sha256 = hashlib.sha256(self.body).hexdigest()
         if needs_body_hash(head):
             return verifier.verify(head, sha256)
@@ -52,6 +55,15 @@ class Signed:
         if len(identity.payload) == 64 and identity.payload != sha256:
             raise Fault("XAmzContentSHA256Mismatch", "as whoever consumes the body finds")
         return identity
+
+    def signer(self, verifier: Verifier) -> Signer:
+        """As a gateway does it for an invocation."""
+        head = Head(
+            self.method.encode(),
+            self.target.encode(),
+            {name.lower().encode(): value.encode("latin-1") for name, value in self.headers.items()},
+        )
+        return verifier.signer(head, hashlib.sha256(self.body).hexdigest())
 
 
 def signed_by_botocore(
@@ -138,6 +150,9 @@ def test_Z04_what_botocore_signs_is_accepted(request: Signed) -> None:
     identity = request.verify()
     assert identity.principal.account == "123456789012"
     assert Identity.decode(identity.encode()) == identity
+    verifier = Verifier(RING)
+    for _ in range(2):  # new to it, and known
+        assert request.verify(verifier=verifier) == identity
 
 
 def flip(data: st.DataObject, text: str, allowed: str = "abcXYZ019-_/") -> str:
@@ -158,6 +173,8 @@ def test_Z04_any_single_change_to_a_signed_request_is_refused(request: Signed, d
         st.sampled_from(["method", "target", "header", "added", "removed", "body", "authorization"])
     )
     before = (request.method, request.target, dict(request.headers), request.body)
+    accepting = Verifier(RING)  # has accepted the original before it sees the change
+    request.verify(verifier=accepting)
     if what == "method":
         request.method = data.draw(st.sampled_from(["GET", "PUT", "POST", "DELETE", "PATCH"]))
     elif what == "target":
@@ -181,6 +198,8 @@ def test_Z04_any_single_change_to_a_signed_request_is_refused(request: Signed, d
     with pytest.raises(Fault) as caught:
         request.verify()
     assert caught.value.status in (400, 403)
+    with pytest.raises(Fault):
+        request.verify(verifier=accepting)
 
 
 @MANY
@@ -212,6 +231,38 @@ def code_of(request: Signed, **verify: Any) -> str:
     with pytest.raises(Fault) as caught:
         request.verify(**verify)
     return caught.value.code
+
+
+@pytest.mark.parametrize("change", ["body", "x-amz-date", "content-type", "host", "added", "signature"])
+def test_Z04_an_invocations_signer_is_found_and_any_change_refused(change: str) -> None:
+    verifier = Verifier(RING)
+    request = a_request()
+    for _ in range(3):
+        signer = request.signer(verifier)
+        identity = request.verify(verifier=verifier)
+        assert signer == Signer(identity.principal, identity.service, identity.region)
+    if change == "body":
+        request.body += b"2"
+    elif change == "signature":
+        request.headers["authorization"] = request.headers["authorization"][:-64] + "0" * 64
+    elif change == "added":
+        request.headers["x-amz-acl"] = "public"
+    else:
+        request.headers[change] += "0"
+    with pytest.raises(Fault):
+        request.signer(verifier)
+
+
+def test_Z04_an_invocations_session_ends_at_its_expiry() -> None:
+    times = [datetime.now(UTC).timestamp()]
+    session = RING.issue_session("SomeRole", "some-session", "123456789012", int(times[0]) + 10)
+    verifier = Verifier(RING, lambda: times[-1])
+    request = a_request(credentials=session)
+    assert request.signer(verifier) == request.signer(verifier)
+    times.append(times[0] + 11)
+    with pytest.raises(Fault) as caught:
+        request.signer(verifier)
+    assert caught.value.code == "ExpiredTokenException"
 
 
 def a_request(service: str = "sagemaker", **more: Any) -> Signed:

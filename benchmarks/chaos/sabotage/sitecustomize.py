@@ -29,7 +29,7 @@ def cleanup() -> None:
     """Stopping forgets the instances."""
     from clary.links import stopping
 
-    stopping.stop_instances = lambda settings: None  # type: ignore[assignment]
+    stopping.stop_instances = lambda settings: None
 
 
 def identity() -> None:
@@ -72,28 +72,28 @@ def acks() -> None:
     """A route counts as taken before any gateway has it, and gateways hear of it late."""
     from clary.links import routes
 
-    send = routes.send_frame
+    send = routes.send_frame  # type: ignore[attr-defined]
 
     def send_late(sock: object, payload: bytes) -> None:
         time.sleep(0.2)
         send(sock, payload)  # type: ignore[arg-type]
 
     routes.RouteHub._settle = lambda self, version: None  # type: ignore[method-assign]
-    routes.send_frame = send_late  # type: ignore[assignment]
+    routes.send_frame = send_late  # type: ignore[attr-defined]
 
 
 def validation() -> None:
     """Requests reach their handlers unchecked."""
     from clary.wire import validate
 
-    validate.validate = lambda *arguments: None  # type: ignore[assignment]
+    validate.validate = lambda *arguments: None
 
 
 def signatures() -> None:
     """Every signature is taken for right."""
     import hmac
 
-    hmac.compare_digest = lambda a, b: True  # type: ignore[assignment]
+    hmac.compare_digest = lambda a, b: True
 
 
 def restart_at_once() -> None:
@@ -131,7 +131,7 @@ def crash_at_a_write(file: Path) -> None:
             die_if(f"{number} before")
         die_if(f"{number} after")
 
-    Store.write = write_or_die  # type: ignore[method-assign, assignment]
+    Store.write = write_or_die  # type: ignore[method-assign]
 
 
 def _share_the_fate_of(*names: str) -> None:

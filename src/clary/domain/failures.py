@@ -67,6 +67,7 @@ def _container_number(variant: Variant) -> str:
 
 def _evidence(failure: Failure) -> str:
     reason = failure.reason.strip()
+    reason = reason[:1].upper() + reason[1:]
     parts = [reason if reason.endswith((".", "!", "?")) or not reason else f"{reason}."]
     if failure.exit_code is not None:
         parts.append(f"Exit code {failure.exit_code}.")

@@ -265,6 +265,7 @@ def _route(
             container=variant.container,
             # A script of the user's may have done things before it failed: only ours may be asked again.
             retries_elsewhere=not _runs_script(seen, fleet, variant, newest),
+            pipelines=not _runs_script(seen, fleet, variant, newest),
         )
         for variant in fleet.variants
     )

@@ -33,6 +33,7 @@ class VariantRoute:
     routing: Routing = "RANDOM"
     container: str = "primary"
     retries_elsewhere: bool = True  # a built-in handler without user code
+    pipelines: bool = False  # our own model server: takes several small requests at once on one connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from clary.domain.policies import Request
 from clary.domain.rights import Rights, caller_context, knows
 from clary.links import identities
 from clary.wire.heads import Head
-from clary.wire.sigv4 import Identity, KeyRing, Verifier
+from clary.wire.sigv4 import KeyRing, Signer, Verifier
 
 log = getLogger(__name__)
 
@@ -42,12 +42,12 @@ class Callers:
         self._verifier.forget()
         self.rights = Rights.from_accesses(found.accesses)
 
-    def authorise_invocation(self, identity: Identity, head: Head, streams: bool, endpoint: str) -> None:
+    def authorise_invocation(self, signer: Signer, head: Head, streams: bool, endpoint: str) -> None:
         """Raises the fault that says the caller may not invoke the endpoint."""
         action = "sagemaker:InvokeEndpointWithResponseStream" if streams else "sagemaker:InvokeEndpoint"
-        principal = identity.principal
-        arn = sagemaker_arn(identity.region, principal.account, "endpoint", endpoint)
-        context = caller_context(principal, identity.region, datetime.now(UTC))
+        principal = signer.principal
+        arn = sagemaker_arn(signer.region, principal.account, "endpoint", endpoint)
+        context = caller_context(principal, signer.region, datetime.now(UTC))
         if target := head.text(_TARGET_MODEL):
             context["sagemaker:targetmodel"] = (target,)
         self.rights.check(principal, Request(action, arn, context, knows))

@@ -1,7 +1,8 @@
 """One InvokeEndpoint under way: sent to a target, its answer passed on or turned into SageMaker's error.
 
 All callbacks, no task. A small answer leaves in one write; a large one is passed on as it comes, the container read
-only as fast as the client reads.
+only as fast as the client reads. A small request to our own model server goes with others (`pipeline`) at first;
+whatever is tried again goes on a connection of its own.
 
 Trying again, only while no byte of an answer has come:
   - no connection to the target, so it has seen nothing: any other target, whoever's code it runs;
@@ -12,20 +13,20 @@ Trying again, only while no byte of an answer has come:
 """
 
 import asyncio
-from time import perf_counter
+from time import monotonic
 from typing import Protocol
 
 from clary.domain.faults import Fault
+from clary.gateway.answer_heads import AnswerHead, passed_on
 from clary.gateway.answers import failed_model, send_fault, timed_out_model, unavailable, unreadable_model
 from clary.gateway.balance import Chance, choose_target
+from clary.gateway.pipeline import SMALL_REQUEST
 from clary.gateway.routes import EndpointPlan, TargetState, VariantPlan
 from clary.gateway.upstream import Broken, Connection, Headers, Waiter
 from clary.wire.exchange import Exchange
 
 _HELD_ANSWER = 256 << 10  # a longer answer is passed on while it comes
 _HELD_ERROR = 16 << 10  # what an error message can use of a container's answer
-
-_CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 
 
 class Surroundings(Protocol):
@@ -41,29 +42,19 @@ class Surroundings(Protocol):
 class Invocation(Waiter):
     """From the choice of a target to the answer."""
 
-    __slots__ = (
-        "_body",
-        "_connection",
-        "_deadline",
-        "_endpoint",
-        "_exchange",
-        "_fields",
-        "_gateway",
-        "_has_failed_over",
-        "_headers",
-        "_is_passing_on",
-        "_parts",
-        "_received",
-        "_request_id",
-        "_sent",
-        "_size",
-        "_status",
-        "_target",
-        "_tried",
-        "_variant",
-    )
-
+    # What most invocations never change is a default of the class: it costs a request nothing.
+    _may_share = True  # a connection with other requests
     _content_type_name = b"Content-Type"
+    _tried: tuple[TargetState, ...] = ()
+    _has_failed_over = False
+    _connection: Connection | None = None
+    _is_passing_on = False
+    _status = 0
+    _size = 0
+    _headers: Headers
+    _parts: list[bytes]
+    _target: TargetState
+    _sent: float
 
     def __init__(
         self,
@@ -76,7 +67,7 @@ class Invocation(Waiter):
         fields: bytes,
         body: bytes,
     ) -> None:
-        """`fields` are the header lines for the container; `received` is when, by `perf_counter`."""
+        """`fields` are the header lines for the container; `received` is when, on the monotonic clock."""
         self._gateway = gateway
         self._exchange = exchange
         self._request_id = request_id
@@ -85,16 +76,6 @@ class Invocation(Waiter):
         self._variant = variant
         self._fields = fields
         self._body = body
-        self._deadline = gateway.loop.time() + endpoint.timeout_s
-        self._target: TargetState
-        self._tried: tuple[TargetState, ...] = ()
-        self._has_failed_over = False
-        self._connection: Connection | None = None
-        self._is_passing_on = False
-        self._headers: Headers
-        self._status = 0
-        self._parts: list[bytes] = []
-        self._size = 0
 
     def begin(self) -> None:
         variant = self._variant
@@ -107,14 +88,31 @@ class Invocation(Waiter):
                 )
             )
             return
-        self._send(target)
+        if variant.pipelines and self._may_share and len(self._body) <= SMALL_REQUEST:
+            self._target = target
+            target.outstanding += 1
+            self._sent = monotonic()
+            request = (target.request_line, self._fields, self._body)
+            target.pipelines.send(request, self, self._received + self._endpoint.timeout_s)
+        else:
+            self._send(target)
 
     # What the upstream tells.
+
+    def on_answer(self, head: AnswerHead, body: bytes) -> None:
+        self._status = head.status
+        if head.is_success:
+            fields = b"%b%b\r\n%b" % (self._variant.fields, self._request_id.encode(), head.passed_on)
+            self._exchange.respond(head.status, fields, body)
+        else:
+            self._refuse(failed_model(self._endpoint, self._variant.container, head.status, body))
+        self._finish()
 
     def on_head(self, connection: Connection, status: int, headers: Headers) -> None:
         self._connection = connection
         self._status = status
         self._headers = headers
+        self._parts = []
 
     def on_body(self, data: bytes) -> None:
         if self._is_passing_on:
@@ -164,11 +162,12 @@ class Invocation(Waiter):
         return 200 <= self._status < 300
 
     def _send(self, target: TargetState, *, fresh: bool = False) -> None:
+        """On a connection of its own."""
         self._target = target
         target.outstanding += 1
-        self._sent = perf_counter()
+        self._sent = monotonic()
         request = b"".join((target.request_line, self._fields, self._body))
-        target.upstream.send(request, self, self._deadline, fresh=fresh)
+        target.upstream.send(request, self, self._received + self._endpoint.timeout_s, fresh=fresh)
 
     def _fail_over(self, how: Broken) -> None:
         """Tries another target where that is harmless, else says that the endpoint is not available."""
@@ -226,28 +225,21 @@ class Invocation(Waiter):
 
     def _answer_fields(self) -> bytes:
         """Only what SageMaker passes on, of all that the container said."""
-        fields = b"%bx-amzn-RequestId: %b\r\n" % (self._variant.fields, self._request_id.encode())
-        for name, value in self._headers:
-            if name == b"content-type":
-                fields += b"%b: %b\r\n" % (self._content_type_name, value)
-            elif name == _CUSTOM_ATTRIBUTES:
-                fields += b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % value
-        return fields
+        lines = passed_on(self._headers, self._content_type_name)
+        return b"%b%b\r\n%b" % (self._variant.fields, self._request_id.encode(), lines)
 
     def _finish(self) -> None:
         """The container has answered: counts and lets go of the target."""
-        now = perf_counter()
+        now = monotonic()
+        sent = self._sent
         meter = self._variant.meter
-        meter.invocations += 1
+        meter.answered(now - sent, sent - self._received)
         if not self.is_success:
             meter.model_errors += 1
             if 400 <= self._status < 500:
                 meter.client_errors += 1
             else:
                 meter.server_errors += 1
-        model_s = now - self._sent
-        meter.model_latency.observe(model_s * 1e6)
-        meter.overhead_latency.observe((now - self._received - model_s) * 1e6)
         self._target.release()
 
     def _fail(self, fault: Fault) -> None:

@@ -12,18 +12,20 @@ from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute, Target, VariantRoute
 from clary.gateway.balance import Weighted
 from clary.gateway.meters import Meter
-from clary.gateway.upstream import Connection, Upstream
+from clary.gateway.pipeline import Pipelines
+from clary.gateway.upstream import Open, Upstream
 from clary.telemetry.metrics import Recorder
 
 
 class TargetState:
     """One address that takes traffic, with the requests this gateway has outstanding there."""
 
-    __slots__ = ("instance_id", "on_idle", "outstanding", "request_line", "upstream")
+    __slots__ = ("instance_id", "on_idle", "outstanding", "pipelines", "request_line", "upstream")
 
-    def __init__(self, target: Target, upstream: Upstream) -> None:
+    def __init__(self, target: Target, upstream: Upstream, pipelines: Pipelines) -> None:
         self.instance_id = target.instance_id
         self.upstream = upstream
+        self.pipelines = pipelines
         self.outstanding = 0
         self.on_idle: Callable[[TargetState], None] | None = None
         self.request_line: Final = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\n" + (
@@ -36,20 +38,35 @@ class TargetState:
         if self.on_idle is not None and not self.outstanding:
             self.on_idle(self)
 
+    def close(self) -> None:
+        """Keeps no idle connections any more."""
+        self.upstream.close()
+        self.pipelines.close()
+
 
 class VariantPlan:
     """One variant, ready to be chosen and answered for."""
 
-    __slots__ = ("container", "fields", "meter", "name", "retries_elsewhere", "routing", "targets")
+    __slots__ = (
+        "container",
+        "fields",
+        "meter",
+        "name",
+        "pipelines",
+        "retries_elsewhere",
+        "routing",
+        "targets",
+    )
 
     def __init__(self, route: VariantRoute, targets: list[TargetState], meter: Meter) -> None:
         self.name = route.name
         self.container = route.container
         self.routing = route.routing
         self.retries_elsewhere = route.retries_elsewhere
+        self.pipelines = route.pipelines
         self.targets = targets
         self.meter = meter
-        self.fields = f"x-Amzn-Invoked-Production-Variant: {route.name}\r\n".encode()
+        self.fields = f"x-Amzn-Invoked-Production-Variant: {route.name}\r\nx-amzn-RequestId: ".encode()
 
 
 class EndpointPlan:
@@ -73,7 +90,7 @@ class RouteTable:
 
     def __init__(self, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
         self.version = 0
-        self.connections: set[Connection] = set()
+        self.connections: set[Open] = set()
         self._recorder = recorder
         self._loop = loop
         self._plans: dict[tuple[str, str, str], EndpointPlan] = {}
@@ -129,7 +146,7 @@ class RouteTable:
 
     def close(self) -> None:
         for target in (*self._targets.values(), *self._retired):
-            target.upstream.close()
+            target.close()
 
     def _set(self, key: EndpointKey, route: EndpointRoute | None) -> None:
         old = self._routes.get(key)
@@ -164,13 +181,14 @@ class RouteTable:
         state = self._targets.get(target)
         if state is None:
             upstream = Upstream(target.address, self._loop, self.connections)
-            state = self._targets[target] = TargetState(target, upstream)
+            pipelines = Pipelines(target.address, self._loop, self.connections)
+            state = self._targets[target] = TargetState(target, upstream, pipelines)
         return state
 
     def _retire(self, targets: set[Target]) -> None:
         for target in targets:
             state = self._targets.pop(target)
-            state.upstream.close()
+            state.close()
             if state.outstanding:
                 state.on_idle = self._note_idle
                 self._retired.add(state)

@@ -10,7 +10,8 @@ import hashlib
 import random
 from collections.abc import Callable
 from logging import getLogger
-from time import perf_counter
+from time import monotonic
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from clary.domain.faults import Fault, internal, not_supported
@@ -32,14 +33,16 @@ from clary.gateway.streams import StreamInvocation
 from clary.wire.exchange import BodyError, BodyTooLarge, Exchange
 from clary.wire.heads import Head
 from clary.wire.identify import check_scope
-from clary.wire.sigv4 import Identity, Verifier
+from clary.wire.sigv4 import Signer, Verifier
 
 log = getLogger(__name__)
 
 _PREFIX = b"/endpoints/"
-_INVOKE = b"/invocations"
-_STREAM = b"/invocations-response-stream"
-_ASYNC = b"/async-invocations"
+_KINDS: tuple[tuple[bytes, type[Invocation] | None], ...] = (
+    (b"/invocations", Invocation),
+    (b"/invocations-response-stream", StreamInvocation),
+    (b"/async-invocations", None),
+)
 
 _HASHED_ASIDE = 1 << 20  # hashing a body of this size would hold up the loop for a millisecond
 
@@ -66,7 +69,16 @@ _RARE = frozenset(
     )
 )
 
-Kind = type[Invocation]
+_REMEMBERED = 1024
+_LONGEST_REMEMBERED = 256
+
+
+class Address(NamedTuple):
+    """What a request's target says. `kind` is None for an operation that is not served."""
+
+    kind: type[Invocation] | None
+    name: str  # the endpoint's, as the caller writes it
+    key_name: str
 
 
 class Runtime:
@@ -79,7 +91,7 @@ class Runtime:
         request_ids: RequestIds,
         *,
         max_body_bytes: int,
-        authorise: Callable[[Identity, Head, bool, str], None] = lambda identity, head, streams, name: None,
+        authorise: Callable[[Signer, Head, bool, str], None] = lambda signer, head, streams, name: None,
         chance: Chance = random.random,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -89,63 +101,48 @@ class Runtime:
         self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
         self._authorise = authorise
+        self._addresses: dict[bytes, Address] = {}
+        self._fields: dict[tuple[bytes | None, bytes | None, bytes | None, int], bytes] = {}
 
     def takes(self, exchange: Exchange) -> bool:
         """Begins to answer if it is a runtime operation; False when it is somebody else's."""
         head = exchange.head
         target = head.target
-        if not target.startswith(_PREFIX) or head.method != b"POST":
+        if head.method != b"POST" or not (target in self._addresses or self._address(target)):
             return False
-        if target.endswith(_INVOKE):
-            exchange.collect(self._max_body_bytes, self._invoke, self._refuse_body)
-        elif target.endswith(_STREAM):
-            exchange.collect(self._max_body_bytes, self._stream, self._refuse_body)
-        elif target.endswith(_ASYNC):
-            exchange.collect(self._max_body_bytes, self._invoke_async, self._refuse_body)
-        else:
-            return False
+        exchange.collect(self._max_body_bytes, self._begin, self._refuse_body)
         return True
 
     def current(self, endpoint: EndpointPlan) -> EndpointPlan | None:
         return self._table.find(endpoint.key)
 
-    def _invoke(self, exchange: Exchange, body: bytes) -> None:
-        self._hash(body, lambda sha256: self._begin(exchange, body, sha256, _INVOKE, Invocation))
-
-    def _stream(self, exchange: Exchange, body: bytes) -> None:
-        self._hash(body, lambda sha256: self._begin(exchange, body, sha256, _STREAM, StreamInvocation))
-
-    def _hash(self, body: bytes, then: Callable[[str], None]) -> None:
+    def _begin(self, exchange: Exchange, body: bytes) -> None:
+        received = monotonic()
         if len(body) < _HASHED_ASIDE:
-            then(hashlib.sha256(body).hexdigest())
+            self._admit(exchange, body, hashlib.sha256(body).hexdigest(), received)
             return
         hashing = self.loop.run_in_executor(None, lambda: hashlib.sha256(body).hexdigest())
-        hashing.add_done_callback(lambda done: then(done.result()))
+        hashing.add_done_callback(lambda done: self._admit(exchange, body, done.result(), received))
 
-    def _invoke_async(self, exchange: Exchange, body: bytes) -> None:
-        request_id = self._request_ids()
-        try:
-            self._verifier.verify(exchange.head, hashlib.sha256(body).hexdigest())
-            raise invalid(not_supported("InvokeEndpointAsync").message)
-        except Fault as fault:
-            send_fault(exchange, fault, request_id)
-
-    def _begin(self, exchange: Exchange, body: bytes, sha256: str, suffix: bytes, kind: Kind) -> None:
-        received = perf_counter()
+    def _admit(self, exchange: Exchange, body: bytes, sha256: str, received: float) -> None:
         request_id = self._request_ids()
         head = exchange.head
         try:
-            identity = self._verifier.verify(head, sha256)
-            check_scope(RUNTIME, identity)
-            name = _endpoint_name(head.target, suffix)
-            if not identity.principal.is_root:
-                self._authorise(identity, head, kind is StreamInvocation, name)
-            account = identity.principal.account
-            endpoint = self._table.find((account, identity.region, name.lower()))
+            signer = self._verifier.signer(head, sha256)
+            check_scope(RUNTIME, signer)
+            address = self._addresses.get(head.target) or self._address(head.target)
+            assert address is not None, "it was taken for this"
+            kind, name, key_name = address
+            if kind is None:
+                raise invalid(not_supported("InvokeEndpointAsync").message)
+            if not signer.principal.is_root:
+                self._authorise(signer, head, kind is StreamInvocation, name)
+            account = signer.principal.account
+            endpoint = self._table.find((account, signer.region, key_name))
             if endpoint is None:
                 raise unknown_endpoint(name, account)
             variant = self._choose_variant(head, endpoint)
-            fields = _container_fields(head, len(body), streams=kind is StreamInvocation)
+            fields = self._container_fields(head, len(body), kind)
         except Fault as fault:
             send_fault(exchange, fault, request_id)
             return
@@ -154,6 +151,17 @@ class Runtime:
             send_fault(exchange, internal(), request_id)
             return
         kind(self, exchange, request_id, received, endpoint, variant, fields, body).begin()
+
+    def _address(self, target: bytes) -> Address | None:
+        """None when the target is no runtime operation's."""
+        address = self._addresses.get(target)
+        if address is None and target.startswith(_PREFIX):
+            address = _read_address(target)
+            if address is not None and len(target) <= _LONGEST_REMEMBERED:
+                if len(self._addresses) >= _REMEMBERED:
+                    self._addresses.clear()
+                self._addresses[target] = address
+        return address
 
     def _choose_variant(self, head: Head, endpoint: EndpointPlan) -> VariantPlan:
         if not _RARE.isdisjoint(head.headers):
@@ -174,6 +182,20 @@ class Runtime:
             )
         return next(iter(endpoint.variants.values()))  # none has an instance: its own refusal says so
 
+    def _container_fields(self, head: Head, length: int, kind: type[Invocation]) -> bytes:
+        """The header lines the container gets: of the caller's headers only these."""
+        get = head.headers.get
+        accept = get(b"accept" if kind is Invocation else _STREAM_ACCEPT)
+        wanted = (get(b"content-type"), accept, get(_CUSTOM_ATTRIBUTES), length)
+        fields = self._fields.get(wanted)
+        if fields is None:
+            fields = _field_lines(*wanted)
+            if len(fields) <= _LONGEST_REMEMBERED:
+                if len(self._fields) >= _REMEMBERED:
+                    self._fields.clear()
+                self._fields[wanted] = fields
+        return fields
+
     def _refuse_body(self, exchange: Exchange, error: BodyError) -> None:
         if isinstance(error, BodyTooLarge):
             fault = invalid(f"The request body is longer than {self._max_body_bytes} bytes.", 413)
@@ -182,9 +204,13 @@ class Runtime:
         send_fault(exchange, fault, self._request_ids())
 
 
-def _endpoint_name(target: bytes, suffix: bytes) -> str:
-    raw = target[len(_PREFIX) : -len(suffix)].decode("latin-1")
-    return unquote(raw) if "%" in raw else raw
+def _read_address(target: bytes) -> Address | None:
+    for suffix, kind in _KINDS:
+        if target.endswith(suffix):
+            raw = target[len(_PREFIX) : -len(suffix)].decode("latin-1")
+            name = unquote(raw) if "%" in raw else raw
+            return Address(kind, name, name.lower())
+    return None
 
 
 def _check_members(head: Head, endpoint: EndpointPlan) -> None:
@@ -211,17 +237,14 @@ def _check_length(head: Head, name: bytes, member: str, longest: int) -> None:
         )
 
 
-def _container_fields(head: Head, length: int, *, streams: bool) -> bytes:
-    """The header lines the container gets: of the caller's headers only these."""
-    headers = head.headers
+def _field_lines(
+    content_type: bytes | None, accept: bytes | None, attributes: bytes | None, length: int
+) -> bytes:
     fields = b"content-length: %d\r\n" % length
-    content_type = headers.get(b"content-type")
     if content_type is not None:
         fields += b"content-type: %b\r\n" % content_type
-    accept = headers.get(_STREAM_ACCEPT if streams else b"accept")
     if accept is not None:
         fields += b"accept: %b\r\n" % accept
-    attributes = headers.get(_CUSTOM_ATTRIBUTES)
     if attributes is not None:
         fields += b"x-amzn-sagemaker-custom-attributes: %b\r\n" % attributes
     return fields + b"\r\n"

@@ -26,8 +26,7 @@ _REASONS = {
 
 
 class StreamInvocation(Invocation):
-    __slots__ = ()
-
+    _may_share = False
     _content_type_name = b"X-Amzn-SageMaker-Content-Type"
 
     def on_head(self, connection: Connection, status: int, headers: Headers) -> None:

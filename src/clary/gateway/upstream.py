@@ -11,9 +11,10 @@ may simply have closed it while idle).
 
 import asyncio
 import errno
+from collections.abc import Callable
 from enum import Enum
 from logging import getLogger
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import httptools
 
@@ -26,6 +27,15 @@ _BUSY_PAUSE_S = 0.005
 _LONGEST_HEAD = 64 << 10
 
 Headers = list[tuple[bytes, bytes]]
+
+_P = TypeVar("_P", bound=asyncio.Protocol)
+
+
+class Open(Protocol):
+    """A connection that `sweep` looks after."""
+
+    def expire(self, now: float) -> None:
+        """Ends it when what it does has taken too long, or when it did nothing for long."""
 
 
 class Broken(Enum):
@@ -143,6 +153,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def expire(self, now: float) -> None:
+        if self.deadline:
+            if now > self.deadline:
+                self.give_up(Broken.TIMEOUT)
+        elif now - self.idle_since > IDLE_S:
+            self.abort()
+
     def give_up(self, how: Broken) -> None:
         waiter, self._waiter = self._waiter, None
         if self._transport is not None:
@@ -259,7 +276,7 @@ class Upstream:
 
     __slots__ = ("_closed", "_connecting", "_idle", "address", "connections", "loop")
 
-    def __init__(self, address: str, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+    def __init__(self, address: str, loop: asyncio.AbstractEventLoop, connections: set[Open]) -> None:
         self.address = address
         self.loop = loop
         self.connections = connections
@@ -301,42 +318,34 @@ class Upstream:
 
     async def _connect_and_send(self, data: bytes, waiter: Waiter, deadline: float, is_head: bool) -> None:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await self._connect()
-        except (OSError, TimeoutError):
+            connection = await connect(self.loop, self.address, lambda: Connection(self))
+        except OSError:
             waiter.on_broken(Broken.UNREACHABLE)
             return
         connection.begin(data, waiter, deadline, is_head=is_head)
         waiter.on_connected(connection)
 
-    async def _connect(self) -> Connection:
-        kind, _, where = self.address.partition(":")
+
+async def connect(loop: asyncio.AbstractEventLoop, address: str, factory: Callable[[], _P]) -> _P:
+    """A new connection. Raises OSError, also when it takes too long."""
+    kind, _, where = address.partition(":")
+    host, _, port = where.rpartition(":")
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
         while True:
             try:
                 if kind == "unix":
-                    _, connection = await self.loop.create_unix_connection(lambda: Connection(self), where)
-                else:
-                    host, _, port = where.rpartition(":")
-                    _, connection = await self.loop.create_connection(
-                        lambda: Connection(self), host, int(port)
-                    )
-                return connection
+                    return (await loop.create_unix_connection(factory, where))[1]
+                return (await loop.create_connection(factory, host, int(port)))[1]
             except OSError as error:
-                if (
-                    error.errno != errno.EAGAIN
-                ):  # EAGAIN: a Unix socket's queue of connections is full just now
+                if error.errno != errno.EAGAIN:  # else a Unix socket's queue of connections is full just now
                     raise
                 await asyncio.sleep(_BUSY_PAUSE_S)
 
 
-def sweep(connections: set[Connection], now: float) -> None:
+def sweep(connections: set[Open], now: float) -> None:
     """Ends exchanges whose time is over and connections that were idle for long. Called a few times a second.
 
     One timer for all instead of one for each request: it costs an invocation nothing.
     """
     for connection in list(connections):
-        if connection.deadline:
-            if now > connection.deadline:
-                connection.give_up(Broken.TIMEOUT)
-        elif now - connection.idle_since > IDLE_S:
-            connection.abort()
+        connection.expire(now)

@@ -106,7 +106,9 @@ def wait_gone(identities: Iterable[ProcessIdentity], timeout_s: float) -> list[P
             left = [identity for identity in left if is_alive(identity)]
             continue
         try:
-            select.select([descriptor], [], [], min(rest, 0.5))
+            poll = select.poll()  # unlike select, without a highest descriptor
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(min(rest, 0.5) * 1000)
         finally:
             os.close(descriptor)
         left = [identity for identity in left if is_alive(identity)]

@@ -1,9 +1,10 @@
 """Predicts what is waiting, together.
 
-Requests that arrive in one turn of the event loop are predicted in one call at the end of that turn. Nothing
-ever waits for more to come: an idle server answers a single request at once. Small batches are predicted on
-the loop itself, because handing them to a thread costs more than they do; large or slow ones go to worker
-threads so that pings are answered meanwhile, and what arrives until a worker is free becomes the next batch.
+Requests come in groups: what one connection sent in one piece, to be answered in one piece. All groups that arrive
+in one turn of the event loop are predicted in one call at the end of that turn. Nothing ever waits for more to
+come: an idle server answers a single request at once. Small batches are predicted on the loop itself, because
+handing them to a thread costs more than they do; large or slow ones go to worker threads so that pings are
+answered meanwhile, and what arrives until a worker is free becomes the next batch.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from clary.runtimes.contract import (
     Deliver,
@@ -30,6 +32,14 @@ LONGEST_INLINE_S = 0.005
 log = logging.getLogger(__name__)
 
 
+class _Group(NamedTuple):
+    """Requests of one connection; `deliver` gets their answers, in their order."""
+
+    requests: Sequence[InvocationRequest]
+    deliver: Deliver
+    size: int  # bytes of all bodies
+
+
 class Batcher:
     """Belongs to one event loop; `submit` and `close` are called on it."""
 
@@ -40,20 +50,21 @@ class Batcher:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
         self._busy_workers = 0
         self._scheduled = False
-        self._requests: list[InvocationRequest] = []
-        self._deliveries: list[Deliver] = []
+        self._groups: list[_Group] = []
+        self._count = 0  # requests in all groups
         self._bytes = 0
         self._inline_bytes = LARGEST_INLINE_BYTES
 
-    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
+    def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
         """`deliver` is called on the loop, once, and never before `submit` has returned."""
-        if len(self._requests) >= MOST_WAITING_REQUESTS or self._bytes > MOST_WAITING_BYTES:
-            refusal = Overloaded(f"{len(self._requests)} requests are waiting for this instance already")
-            self._loop.call_soon(deliver, refusal.response())
+        if self._count + len(requests) > MOST_WAITING_REQUESTS or self._bytes > MOST_WAITING_BYTES:
+            refusal = Overloaded(f"{self._count} requests are waiting for this instance already")
+            self._loop.call_soon(deliver, [refusal.response()] * len(requests))
             return
-        self._requests.append(request)
-        self._deliveries.append(deliver)
-        self._bytes += len(request.body)
+        size = sum([len(body) for _, body in requests])
+        self._groups.append(_Group(requests, deliver, size))
+        self._count += len(requests)
+        self._bytes += size
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -63,65 +74,70 @@ class Batcher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._requests:
+        while self._groups:
             if self._bytes <= self._inline_bytes:
-                self._run_inline(*self._take_all())
+                self._run_inline(self._take_all())
             elif self._busy_workers < self._workers:
-                self._run_in_worker(*self._take_batch())
+                self._busy_workers += 1
+                self._pool.submit(self._work, self._take_batch())
             else:
                 return  # the worker that gets free first comes back here
 
-    def _run_inline(self, requests: Sequence[InvocationRequest], deliveries: Sequence[Deliver]) -> None:
-        size = sum([len(request.body) for request in requests])
+    def _run_inline(self, groups: Sequence[_Group]) -> None:
         began = time.monotonic()
-        responses = _predict(self._model, requests)
+        responses = _predict(self._model, _requests(groups))
         if time.monotonic() - began > LONGEST_INLINE_S:
-            self._inline_bytes = size // 2
-        for deliver, response in zip(deliveries, responses, strict=True):
-            deliver(response)
+            self._inline_bytes = sum(group.size for group in groups) // 2
+        _deliver(groups, responses)
 
-    def _run_in_worker(self, requests: Sequence[InvocationRequest], deliveries: Sequence[Deliver]) -> None:
-        self._busy_workers += 1
-        self._pool.submit(self._work, requests, deliveries)
-
-    def _work(self, requests: Sequence[InvocationRequest], deliveries: Sequence[Deliver]) -> None:
+    def _work(self, groups: Sequence[_Group]) -> None:
         began = time.monotonic()
-        responses = _predict(self._model, requests)
+        responses = _predict(self._model, _requests(groups))
         elapsed_s = time.monotonic() - began
-        self._loop.call_soon_threadsafe(self._finish, requests, deliveries, responses, elapsed_s)
+        self._loop.call_soon_threadsafe(self._finish, groups, responses, elapsed_s)
 
     def _finish(
-        self,
-        requests: Sequence[InvocationRequest],
-        deliveries: Sequence[Deliver],
-        responses: Sequence[InvocationResponse],
-        elapsed_s: float,
+        self, groups: Sequence[_Group], responses: Sequence[InvocationResponse], elapsed_s: float
     ) -> None:
         self._busy_workers -= 1
         if elapsed_s < LONGEST_INLINE_S / 2:
-            size = sum(len(request.body) for request in requests)
+            size = sum(group.size for group in groups)
             self._inline_bytes = min(max(size, self._inline_bytes), LARGEST_INLINE_BYTES)
-        for deliver, response in zip(deliveries, responses, strict=True):
-            deliver(response)
+        _deliver(groups, responses)
         self._flush()
 
-    def _take_all(self) -> tuple[list[InvocationRequest], list[Deliver]]:
-        taken = self._requests, self._deliveries
-        self._requests, self._deliveries, self._bytes = [], [], 0
+    def _take_all(self) -> list[_Group]:
+        taken = self._groups
+        self._groups, self._count, self._bytes = [], 0, 0
         return taken
 
-    def _take_batch(self) -> tuple[list[InvocationRequest], list[Deliver]]:
-        """The oldest requests, as many as make one batch for a worker."""
+    def _take_batch(self) -> list[_Group]:
+        """The oldest groups, as many as make one batch for a worker."""
         count = size = 0
-        for request in self._requests:
-            if count and size + len(request.body) > LARGEST_BATCH_BYTES:
+        for group in self._groups:
+            if count and size + group.size > LARGEST_BATCH_BYTES:
                 break
             count += 1
-            size += len(request.body)
-        taken = self._requests[:count], self._deliveries[:count]
-        del self._requests[:count], self._deliveries[:count]
+            size += group.size
+        taken = self._groups[:count]
+        del self._groups[:count]
+        self._count -= sum(len(group.requests) for group in taken)
         self._bytes -= size
         return taken
+
+
+def _requests(groups: Sequence[_Group]) -> Sequence[InvocationRequest]:
+    if len(groups) == 1:
+        return groups[0].requests
+    return [request for group in groups for request in group.requests]
+
+
+def _deliver(groups: Sequence[_Group], responses: Sequence[InvocationResponse]) -> None:
+    start = 0
+    for requests, deliver, _ in groups:
+        end = start + len(requests)
+        deliver(responses[start:end])
+        start = end
 
 
 def _predict(model: Model, requests: Sequence[InvocationRequest]) -> list[InvocationResponse]:

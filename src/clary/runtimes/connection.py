@@ -1,14 +1,15 @@
 """One client's connection to the model server: HTTP/1.1 with keep-alive, pipelining, chunks and limits.
 
-One request at a time: what a client sends ahead waits in the buffer until its turn, so answers keep the order of
-the requests. The usual request, whole in one piece with a head seen before, is taken without copying it through
-the buffer.
+One group of requests at a time: the usual invocations that lie there one after another are predicted together and
+answered in one piece, anything else is a group of its own. What a client sends ahead waits in the buffer until its
+turn, so answers keep the order of the requests. Whole requests with heads seen before are taken without copying
+them through the buffer.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from clary.runtimes.chunks import ChunkDecoder, ChunksTooLong, MalformedChunk
@@ -24,6 +25,7 @@ from clary.runtimes.heads import (
 )
 
 MOST_READ_AHEAD = 256 << 10
+MOST_TOGETHER = 64
 _PLAIN = "text/plain; charset=utf-8"
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ class Service:
 class Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._submit = service.dispatcher.submit
-        self._deliver = self._answer  # bound once: one is handed over per request
+        self._plain_heads = service.heads.plain
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
         self._head: RequestHead | None = None  # of the request whose body is being read
@@ -82,18 +83,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not (self._held or self._unread or self._head):
-            end = data.find(b"\r\n\r\n") + 4
-            head = self._service.heads.get(data[:end])
-            if head is not None and head.length == len(data) - end and self._is_plain(head):
-                self._take(head, data[end:])
+            taken = self._take_usual(data)
+            if taken == len(data):
                 return
+            data = data[taken:]
         self._unread += data
         self._read_on()
         if self._held and len(self._unread) > MOST_READ_AHEAD:
             self._pause_reading()
-
-    def _is_plain(self, head: RequestHead) -> bool:
-        return not head.chunked and head.length <= self._service.max_payload_bytes
 
     def eof_received(self) -> bool:
         """A client that has said all it had to may still wait for its answers."""
@@ -118,8 +115,13 @@ class Connection(asyncio.Protocol):
         """Takes as many whole requests from the buffer as may be answered now."""
         try:
             while self._unread and not self._held and self._transport is not None:
-                if self._head is None and not self._read_head():
-                    return
+                if self._head is None:
+                    taken = self._take_usual(self._unread)
+                    del self._unread[:taken]
+                    if taken:
+                        continue
+                    if not self._read_head():
+                        return
                 body = self._read_body()
                 if body is None:
                     return
@@ -168,18 +170,42 @@ class Connection(asyncio.Protocol):
         del self._unread[:length]
         return body
 
+    def _take_usual(self, data: bytes | bytearray) -> int:
+        """Takes up the usual invocations that `data` begins with; returns where they end."""
+        limit = self._service.max_payload_bytes
+        heads = self._plain_heads
+        requests: list[InvocationRequest] = []
+        start = 0
+        while len(requests) < MOST_TOGETHER:
+            body = data.find(b"\r\n\r\n", start) + 4
+            known = heads.get(bytes(data[start:body]))
+            if known is None:  # not seen before, unusual or incomplete
+                break
+            invocation, length = known
+            end = body + length
+            if length > limit or end > len(data):
+                break
+            requests.append(InvocationRequest(invocation, bytes(data[body:end])))
+            start = end
+        if requests:
+            self._submit(requests)
+        return start
+
     def _take(self, head: RequestHead, body: bytes) -> None:
         self._keep_alive = head.keep_alive
-        self._answering = self._held = True
         if head.path == "/invocations":
             if head.method == "POST":
-                self._submit(InvocationRequest(head.invocation, body), self._deliver)
+                self._submit([InvocationRequest(head.invocation, body)])
             else:
-                self._answer(_refusal(405, "Method Not Allowed: invocations are sent by POST"))
+                self._answer([_refusal(405, "Method Not Allowed: invocations are sent by POST")])
         elif head.path in ("/ping", "/execution-parameters"):
-            self._answer(self._inform(head))
+            self._answer([self._inform(head)])
         else:
-            self._answer(_refusal(404, f"Not Found: {head.path}"))
+            self._answer([_refusal(404, f"Not Found: {head.path}")])
+
+    def _submit(self, requests: Sequence[InvocationRequest]) -> None:
+        self._answering = self._held = True
+        self._service.dispatcher.submit(requests, self._answer)
 
     def _inform(self, head: RequestHead) -> InvocationResponse:
         if head.method not in ("GET", "HEAD"):
@@ -188,16 +214,22 @@ class Connection(asyncio.Protocol):
             return InvocationResponse(200, "", b"")
         return InvocationResponse(200, "application/json", self._service.execution_parameters)
 
-    def _answer(self, response: InvocationResponse) -> None:
+    def _answer(self, responses: Sequence[InvocationResponse]) -> None:
         self._answering = False
         self._held = self._writing_paused
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         keep_alive = self._keep_alive and not self._service.stopping
-        transport.write(encode_response(response, keep_alive=keep_alive))
-        if response.status >= 400:
-            log.warning("request refused: %d %s", response.status, _one_line(response.body))
+        if len(responses) == 1:
+            transport.write(encode_response(responses[0], keep_alive=keep_alive))
+        else:
+            *others, last = responses
+            answers = [encode_response(response, keep_alive=True) for response in others]
+            transport.write(b"".join([*answers, encode_response(last, keep_alive=keep_alive)]))
+        for response in responses:
+            if response.status >= 400:
+                log.warning("request refused: %d %s", response.status, _one_line(response.body))
         if not keep_alive:
             transport.close()
         elif self._unread or self._ended:
@@ -227,7 +259,7 @@ class Connection(asyncio.Protocol):
         """For requests whose end is unknown: the connection cannot go on."""
         self._keep_alive = False
         self._unread.clear()
-        self._answer(_refusal(status, text))
+        self._answer([_refusal(status, text)])
 
 
 def _refusal(status: int, text: str) -> InvocationResponse:

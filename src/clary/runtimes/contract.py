@@ -67,14 +67,15 @@ class Model(Protocol):
         """
 
 
-Deliver = Callable[[InvocationResponse], None]
+Deliver = Callable[[Sequence[InvocationResponse]], None]
+"""Takes the answers of a group of requests, in their order."""
 
 
 class Dispatcher(Protocol):
     """Where connections hand in requests. Belongs to one event loop; everything is called on it."""
 
-    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
-        """`deliver` is called on the loop, once, and never before `submit` has returned."""
+    def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
+        """Takes a group of requests. `deliver` is called on the loop, once, and never before `submit` has returned."""
 
     def close(self) -> None: ...
 

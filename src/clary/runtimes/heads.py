@@ -30,15 +30,20 @@ class RequestHead:
     expects_continue: bool
     invocation: InvocationHead
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it begins the usual request: an invocation of a known length that says no more."""
+        is_invocation = self.method == "POST" and self.path == "/invocations"
+        return is_invocation and self.keep_alive and not self.chunked and not self.expects_continue
+
 
 class HeadCache:
     """Parses heads, remembering them."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, RequestHead] = {}
-
-    def get(self, head: bytes) -> RequestHead | None:
-        return self._known.get(head)
+        self.plain: dict[bytes, tuple[InvocationHead, int]] = {}
+        """The remembered heads of usual requests: what they mean to a model, and the length of their bodies."""
 
     def parse(self, head: bytes) -> RequestHead:
         """`head` up to and with its empty line. Raises `MalformedHead`."""
@@ -48,7 +53,10 @@ class HeadCache:
         parsed = parse_head(head)
         if len(self._known) >= _REMEMBERED_HEADS:
             self._known.clear()
+            self.plain.clear()
         self._known[head] = parsed
+        if parsed.is_plain:
+            self.plain[head] = parsed.invocation, parsed.length
         return parsed
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -39,7 +39,8 @@ LONGEST_PAUSE_S = 30.0
 
 log = logging.getLogger(__name__)
 
-Waiting = tuple[InvocationRequest, Deliver]
+DeliverOne = Callable[[InvocationResponse], None]
+Waiting = tuple[InvocationRequest, DeliverOne]
 
 
 class ScriptedModel:
@@ -93,7 +94,13 @@ class Workers:
         else:
             self.hand_out()
 
-    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
+    def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
+        """Each request goes to a worker of its own; the answers of a group are given when all are there."""
+        group = _Group(len(requests), deliver)
+        for place, request in enumerate(requests):
+            self._submit(request, partial(group.take, place))
+
+    def _submit(self, request: InvocationRequest, deliver: DeliverOne) -> None:
         if len(self._waiting) >= MOST_WAITING_REQUESTS or self._waiting_bytes > MOST_WAITING_BYTES:
             refusal = Overloaded(f"{len(self._waiting)} requests are waiting for this instance already")
             self._loop.call_soon(deliver, refusal.response())
@@ -156,6 +163,21 @@ class Workers:
             channel.close()  # the worker ends with it
 
 
+class _Group:
+    """Requests that came together: their answers, until the last one is there."""
+
+    def __init__(self, size: int, deliver: Deliver) -> None:
+        self._answers: list[InvocationResponse | None] = [None] * size
+        self._missing = size
+        self._deliver = deliver
+
+    def take(self, place: int, answer: InvocationResponse) -> None:
+        self._answers[place] = answer
+        self._missing -= 1
+        if not self._missing:
+            self._deliver([answer for answer in self._answers if answer is not None])
+
+
 class _Worker(asyncio.Protocol):
     """One worker, as the server sees it. `in_hand`: what it was sent; it works at the first of them."""
 
@@ -175,7 +197,7 @@ class _Worker(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def send(self, request: InvocationRequest, deliver: Deliver) -> None:
+    def send(self, request: InvocationRequest, deliver: DeliverOne) -> None:
         assert self._transport is not None, "it was connected before it was known"
         self.in_hand.append((request, deliver))
         head = request.head

@@ -8,6 +8,7 @@
 may write any more (mode 0400) is a finished stream.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -27,6 +28,7 @@ from clary.telemetry.log_limits import drop_oldest
 from clary.telemetry.log_pages import StreamFile, read_backward, read_forward
 
 PAGE_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LogsUnavailable(Exception):
@@ -195,10 +197,15 @@ class LogFiles:
             drop_oldest(path, self._max_bytes)
 
     def _note_time(self, path: Path) -> int:
-        """Marks what was written up to now; the size that is marked."""
+        """Marks what was written up to now; the size that is marked. Without room for a mark it is made later."""
         size = path.stat().st_size
         if self._watched.get(path) != size:
-            log_times.append(path.with_suffix(".times"), size, self._now_ms())
+            try:
+                log_times.append(path.with_suffix(".times"), size, self._now_ms())
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                return self._watched.get(path, 0)
         return size
 
     def _streams(self, directory: Path, prefix: str) -> Iterator[LogStream]:

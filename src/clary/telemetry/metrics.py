@@ -7,8 +7,8 @@ keeps; observing is plain arithmetic on it and never looks at a clock. Every few
 One thread at a time: observe and drain on the same thread, or under the same lock.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
 from math import ceil, log
 from typing import Final
 
@@ -47,6 +47,25 @@ class Series:
             buckets[key] += 1
         else:
             buckets[key] = 1
+
+    def observe_all(self, values: Collection[float]) -> None:
+        """Counts each of the values, for a fraction of what as many `observe` cost."""
+        if not values:
+            return
+        least, most = min(values), max(values)
+        if least <= TINY:
+            for value in values:
+                self.observe(value)
+            return
+        if not self._count:
+            self._begin(least)
+        self._count += len(values)
+        self._sum += sum(values)
+        self._minimum = min(self._minimum, least)
+        self._maximum = max(self._maximum, most)
+        for logarithm, count in Counter(map(ceil, map(PER_LOG.__mul__, map(log, values)))).items():
+            key = logarithm + OFFSET
+            self._buckets[key] = self._buckets.get(key, 0) + count
 
     def add(self, value: float, count: float) -> None:
         """Counts the same value `count` times."""

@@ -35,6 +35,7 @@ class RunningServer:
         self._options = options
         self._environment = {**os.environ, **(environment or {})}
         self._up: subprocess.Popen[bytes] | None = None
+        self._clients: dict[tuple[Any, ...], Any] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -99,7 +100,16 @@ class RunningServer:
         return processes.alive(self.settings.run_dir / f"{name}.pid.json")
 
     def client(self, service: str, **config: Any) -> Any:
-        """A botocore client signed with the root key; one attempt, so that a test sees every failure."""
+        """A botocore client signed with the root key; one attempt, so that a test sees every failure.
+
+        Made once for each server, service and configuration: making one costs more than most calls with it.
+        """
+        known = (self.url, service, tuple(sorted(config.items())))
+        if known not in self._clients:
+            self._clients[known] = self._new_client(service, config)
+        return self._clients[known]
+
+    def _new_client(self, service: str, config: Mapping[str, Any]) -> Any:
         key = self.running.key
         settings = {"retries": {"max_attempts": 0, "mode": "standard"}, "read_timeout": 120, **config}
         return botocore.session.get_session().create_client(

@@ -64,6 +64,7 @@ class HttpConnection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_incoming",
+        "_is_between",
         "_is_reading",
         "_lingers",
         "_parser",
@@ -92,6 +93,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0  # of a head that is not complete
         self._chunk_bytes = 0  # of what is being parsed
+        self._is_between = True  # the parser is before the first byte of a request
         self._incoming: Exchange | None = None  # whose body the parser is in
         self._current: Exchange | None = None  # whose answer is due
         self._waiting: deque[Exchange] = deque()  # pipelined behind it
@@ -129,6 +131,13 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingers or self._broken is not None:
             return
+        if self._is_between and self._current is None and not self.is_congested:
+            usual = self._server.usual.read(data)
+            if usual is not None:
+                self._current = exchange = Exchange(self, usual[0], True, False, usual[1])
+                self.deadline = _NEVER
+                self._handle(exchange)
+                return
         if self._incoming is None and not self._target and not self.is_congested:
             self.deadline = self._server.now + self._server.limits.head_s
         self._chunk_bytes = len(data)
@@ -179,6 +188,9 @@ class HttpConnection(asyncio.Protocol):
         self._advance()
 
     # -- httptools' side
+
+    def on_message_begin(self) -> None:
+        self._is_between = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -235,6 +247,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._incoming
         assert exchange is not None
         self._incoming = None
+        self._is_between = True
         self._target = b""
         if self._headers:
             self._headers = {}  # trailers: nobody here trusts them
@@ -251,8 +264,9 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_lost:
             self._transport.write(data)
 
+    @property
     def date_line(self) -> bytes:
-        return self._server.date_line()
+        return self._server.date_line
 
     async def drain(self) -> None:
         if self.is_congested and not self.is_lost:

@@ -36,6 +36,9 @@ _UNWANTED, _COLLECT, _STREAM, _PUSH, _DISCARD = range(5)
 
 _NO_BODY = frozenset((204, 304))
 
+_LENGTHS = 1024
+_LENGTH_LINES = [b"content-length: %d\r\n" % length for length in range(_LENGTHS)]
+
 
 class BodyError(Exception):
     """The request's body cannot be had."""
@@ -67,47 +70,41 @@ class Exchange:
     made `is_congested` true.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_collected",
-        "_connection",
-        "_error",
-        "_expects",
-        "_is_paused",
-        "_limit",
-        "_mode",
-        "_on_data",
-        "_on_end",
-        "_on_error",
-        "_parts",
-        "_refused",
-        "_size",
-        "_started",
-        "_waiter",
-        "complete",
-        "ended",
-        "head",
-        "keep_alive",
-        "on_lost",
-        "on_writable",
-    )
+    # What most exchanges never change is a default of the class: it costs a request nothing.
+    ended = False  # the whole answer has been written
+    on_lost: Callable[[], None] | None = None
+    on_writable: Callable[[], None] | None = None
+    _mode = _UNWANTED
+    _size = 0
+    _error: BodyError | None = None
+    _waiter: "asyncio.Future[None] | None" = None
+    _is_paused = False
+    _started = False
+    _chunked = False
+    _limit: int
+    _collected: "Callable[[Exchange, bytes], None]"
+    _refused: "Callable[[Exchange, BodyError], None]"
+    _on_data: Callable[[bytes], None]
+    _on_end: Callable[[], None]
+    _on_error: Callable[[BodyError], None]
 
-    def __init__(self, connection: "HttpConnection", head: Head, keep_alive: bool, expects: bool) -> None:
+    def __init__(
+        self,
+        connection: "HttpConnection",
+        head: Head,
+        keep_alive: bool,
+        expects: bool,
+        body: bytes | None = None,
+    ) -> None:
+        """`body` when all of it has come with the head."""
         self.head = head
         self.keep_alive = keep_alive
-        self.complete = False  # the whole request has been received
-        self.ended = False  # the whole answer has been written
-        self.on_lost: Callable[[], None] | None = None
-        self.on_writable: Callable[[], None] | None = None
+        self.complete = body is not None  # the whole request has been received
         self._connection = connection
         self._expects = expects
-        self._mode = _UNWANTED
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._error: BodyError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._started = False
-        self._chunked = False
+        self._parts: list[bytes] = [body] if body else []
+        if body:
+            self._size = len(body)
 
     # -- the request's body
 
@@ -118,15 +115,15 @@ class Exchange:
         refused: "Callable[[Exchange, BodyError], None]",
     ) -> None:
         """Calls one of them, perhaps at once: `done` with the whole body, or `refused` with the reason."""
+        if self.complete and self._error is None and self._size <= limit:
+            done(self, self._take())
+            return
         length = self.head.headers.get(b"content-length")
         if self._error is not None or (length is not None and int(length) > limit) or self._size > limit:
             self._mode = _DISCARD
             self._parts = []
             self._size = 0
             refused(self, self._error or BodyTooLarge(limit))
-            return
-        if self.complete:
-            done(self, self._take())
             return
         self._limit = limit
         self._collected = done
@@ -301,34 +298,28 @@ class Exchange:
         """
         self._begin()
         connection = self._connection
-        pieces = [STATUS_LINES[status], fields, connection.date_line()]
         if status in _NO_BODY:
-            body = b""
+            length_line, body = b"", b""
         else:
-            pieces.append(b"content-length: %d\r\n" % (len(body) if length is None else length))
+            length = len(body) if length is None else length
+            length_line = _LENGTH_LINES[length] if length < _LENGTHS else b"content-length: %d\r\n" % length
             if self.head.method == b"HEAD":
                 body = b""
-        pieces.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         if len(body) <= _SMALL:
-            pieces.append(body)
-            connection.send(b"".join(pieces))
+            connection.send(
+                b"".join((STATUS_LINES[status], fields, connection.date_line, length_line, end, body))
+            )
         else:
-            connection.send(b"".join(pieces))
+            connection.send(b"".join((STATUS_LINES[status], fields, connection.date_line, length_line, end)))
             connection.send(body)
         self.ended = True
         connection.answered(self)
 
-    def respond_raw(self, answer: bytes) -> None:
-        """The whole answer, head and all, built by the caller (with a length, or of a status without body)."""
-        self._begin()
-        self._connection.send(answer)
-        self.ended = True
-        self._connection.answered(self)
-
     def start(self, status: int, fields: bytes = b"", *, length: int | None = None) -> None:
         """Begins an answer whose body follows by `write` and `end`; chunked when `length` is not known."""
         self._begin()
-        pieces = [STATUS_LINES[status], fields, self._connection.date_line()]
+        pieces = [STATUS_LINES[status], fields, self._connection.date_line]
         if status not in _NO_BODY:
             if length is not None:
                 pieces.append(b"content-length: %d\r\n" % length)
@@ -378,9 +369,10 @@ class Exchange:
         if self._started:
             raise RuntimeError("the request is already answered")
         self._started = True
-        if not self.complete and (self._expects or self._error is not None or not self._rest_is_small()):
-            self.keep_alive = False
-        if self._connection.is_stopping:
+        is_cut_short = not self.complete and (
+            self._expects or self._error is not None or not self._rest_is_small()
+        )
+        if is_cut_short or self._connection.is_stopping:
             self.keep_alive = False
 
     def _rest_is_small(self) -> bool:

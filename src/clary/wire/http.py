@@ -15,6 +15,7 @@ from typing import Any
 
 from clary.wire.connection import HttpConnection
 from clary.wire.exchange import Exchange
+from clary.wire.usual import UsualRequests
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None] | None]
 """Called when a head is complete. A coroutine becomes a task; a plain function answers by callbacks."""
@@ -51,13 +52,16 @@ class HttpServer:
         self.limits = limits or Limits()
         self.refusal = refusal
         self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time()  # as of the last tick: near enough for time-outs
+        self.now = (
+            self.loop.time()
+        )  # as of the last tick, like the next: near enough for time-outs and clients
+        self.date_line = _date_line()
+        self.usual = UsualRequests(most_headers=self.limits.headers, most_bytes=self.limits.head_bytes)
         self.is_stopping = False
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
         self._all_closed: asyncio.Future[None] | None = None
-        self._date = (0, b"")
         self._ticker = self.loop.call_later(self.limits.tick_s, self._tick)
 
     def connection(self) -> HttpConnection:
@@ -106,15 +110,14 @@ class HttpServer:
         if not self.connections and self._all_closed is not None and not self._all_closed.done():
             self._all_closed.set_result(None)
 
-    def date_line(self) -> bytes:
-        second = int(time.time())
-        if self._date[0] != second:
-            self._date = (second, f"date: {formatdate(second, usegmt=True)}\r\n".encode())
-        return self._date[1]
-
     def _tick(self) -> None:
         self.now = self.loop.time()
+        self.date_line = _date_line()
         for connection in list(self.connections):
             if self.now >= connection.deadline:
                 connection.expire()
         self._ticker = self.loop.call_later(self.limits.tick_s, self._tick)
+
+
+def _date_line() -> bytes:
+    return f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()

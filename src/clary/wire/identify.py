@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from clary.domain.faults import Fault
 from clary.wire.heads import Head
-from clary.wire.sigv4 import Identity
+from clary.wire.sigv4 import Identity, Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def is_post_form(head: Head) -> bool:
     )
 
 
-def check_scope(identified: Identified, identity: Identity) -> None:
+def check_scope(identified: Identified, identity: Identity | Signer) -> None:
     """Refuses a request signed for one service and addressed to another."""
     if identified.signing_name != identity.service:
         raise Fault(

@@ -1,7 +1,7 @@
 """AWS Signature Version 4, both ways: `Verifier` checks requests, `sign` makes them.
 
-A verdict is never remembered; what is remembered are signing keys (they change daily) and the parsed form of an
-Authorization header up to its signature, and only after a request with it was accepted.
+A verdict is never remembered; what is remembered are signing keys (they change daily), and of a request that was
+accepted the parsed form of its Authorization header up to the signature and which headers it had.
 
 All `x-amz-*` headers must be signed, since they carry meaning.
 
@@ -13,9 +13,12 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Mapping
+from binascii import hexlify
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +30,16 @@ from clary.wire.canonical import canonical_path, canonical_query, query_paramete
 from clary.wire.heads import Head
 from clary.wire.sessions import Credentials, Grant, KeyRing, expired_token, invalid_token
 
-__all__ = ["Credentials", "Identity", "KeyRing", "Verifier", "needs_body_hash", "sign", "signing_key"]
+__all__ = [
+    "Credentials",
+    "Identity",
+    "KeyRing",
+    "Signer",
+    "Verifier",
+    "needs_body_hash",
+    "sign",
+    "signing_key",
+]
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -39,6 +51,9 @@ _LONGEST_PRESIGN_S = 7 * 24 * 3600
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(rb"\d{8}T\d{6}Z")
 _REMEMBERED = 1024
+_COMBINATIONS = 8  # of header names, remembered with each scope
+_LONGEST_NAMES = 1024
+_LONGEST_PATH = 512
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -89,7 +104,26 @@ class _Scope(NamedTuple):
     service: str
     text: bytes  # date/region/service/aws4_request
     signed: tuple[bytes, ...]
-    signed_text: bytes
+    canonical: bytes  # the canonical request, with places for method, path, query, signed values and payload
+    values: Callable[
+        [Mapping[bytes, bytes]], tuple[bytes, ...]
+    ]  # of the signed headers; KeyError for an absent one
+    complete: set[tuple[bytes, ...]]  # header names seen together of which the signed ones are enough
+
+
+class Signer(NamedTuple):
+    """Who signed, and for what: the same object for every request under one key and scope."""
+
+    principal: Principal
+    service: str
+    region: str
+
+
+class _Key(NamedTuple):
+    grant: Grant
+    signer: Signer
+    inner: "hashlib._Hash"  # the two halves of HMAC-SHA256 with the signing key already taken in
+    outer: "hashlib._Hash"
 
 
 class Verifier:
@@ -99,8 +133,8 @@ class Verifier:
         self._keyring = keyring
         self._now = now
         self._scopes: dict[bytes, _Scope] = {}
-        self._keys: dict[tuple[str, str, bytes], tuple[Grant, bytes]] = {}
-        self._last_date = (b"", 0)
+        self._keys: dict[tuple[str, str, bytes], _Key] = {}
+        self._dates: dict[bytes, int] = {}
 
     def verify(self, head: Head, body_sha256: str | None = None) -> Identity:
         """The identity behind a request. `body_sha256` is needed where `needs_body_hash` says so.
@@ -128,6 +162,15 @@ class Verifier:
         """What a key means now. Raises Fault."""
         return self._grant(access_key_id, token)
 
+    def signer(self, head: Head, body_sha256: str) -> Signer:
+        """Like `verify`, for those who only need to know who it was. Raises Fault."""
+        authorization = head.headers.get(b"authorization", b"")
+        scope = self._scopes.get(authorization[:-64])
+        if scope is not None:
+            return self._check_headers(head, scope, authorization[-64:], body_sha256).key.signer
+        identity = self.verify(head, body_sha256)
+        return Signer(identity.principal, identity.service, identity.region)
+
     def signing_key(self, identity: Identity) -> bytes:
         """The key that goes on signing the chunks of a request verified as `identity`. Raises Fault."""
         grant = self._grant(identity.principal.access_key_id, identity.session_token)
@@ -136,32 +179,37 @@ class Verifier:
     def _verify_headers(
         self, head: Head, scope: _Scope, signature: bytes, body_sha256: str | None
     ) -> Identity:
+        key, amz_date, payload, token = self._check_headers(head, scope, signature, body_sha256)
+        return _identity(key.grant, scope, amz_date, signature, payload, token)
+
+    def _check_headers(
+        self, head: Head, scope: _Scope, signature: bytes, body_sha256: str | None
+    ) -> "_Checked":
         headers = head.headers
         amz_date = headers.get(b"x-amz-date") or _from_http_date(headers.get(b"date", b""))
-        self._check_time(amz_date, scope)
-        for name in headers:
-            if name.startswith(b"x-amz-") and name not in scope.signed:
-                raise _mismatch(f"The header {name.decode('latin-1')} is present but not signed.")
-        payload = headers.get(b"x-amz-content-sha256")
+        if not -_SKEW_S < self._epoch(amz_date, scope) - self._now() < _SKEW_S:
+            self._check_time(amz_date, scope)
+        names = tuple(headers)
+        is_known = names in scope.complete
+        if not is_known:
+            _check_all_signed(names, scope)
+        told = payload = headers.get(b"x-amz-content-sha256")
         if payload is None:
             if body_sha256 is None:
                 raise AssertionError("verify needs the body's hash here")
             payload = body_sha256.encode()
         elif body_sha256 is not None and len(payload) == 64 and payload != body_sha256.encode():
             raise content_mismatch(scope.service)
-        token = headers.get(b"x-amz-security-token", b"").decode("latin-1")
-        grant, key = self._key(scope, token)
+        sealed = headers.get(b"x-amz-security-token")
+        token = "" if sealed is None else sealed.decode("latin-1")
+        key = self._key(scope, token)
         query = canonical_query(head.query) if head.query else b""
-        self._compare(head, scope, query, payload, key, amz_date, signature)
-        return Identity(
-            grant.principal,
-            scope.service,
-            scope.region,
-            amz_date.decode(),
-            signature.decode(),
-            _check_payload(payload, scope),
-            token,
-        )
+        _compare(head, scope, query, payload, key, amz_date, signature)
+        if told is not None:
+            _check_payload(told, scope)
+        if not is_known and len(scope.complete) < _COMBINATIONS and sum(map(len, names)) < _LONGEST_NAMES:
+            scope.complete.add(names)
+        return _Checked(key, amz_date, payload, token)
 
     def _verify_query(self, head: Head, body_sha256: str | None) -> Identity:
         parameters = query_parameters(head.query)
@@ -177,26 +225,17 @@ class Verifier:
             raise _request_expired(signed_at + expires_s, now)
         if signed_at > now + _S3_SKEW_S:
             raise access_denied("Request is not yet valid")
-        for name in head.headers:
-            if name.startswith(b"x-amz-") and name not in scope.signed:
-                raise _mismatch(f"The header {name.decode('latin-1')} is present but not signed.")
+        _check_all_signed(head.headers, scope)
         payload = head.headers.get(b"x-amz-content-sha256") or parameters.get(b"X-Amz-Content-Sha256")
         if payload is None:
             payload = UNSIGNED.encode() if scope.service == "s3" else (body_sha256 or EMPTY_SHA256).encode()
         token = parameters.get(b"X-Amz-Security-Token", b"").decode("latin-1")
-        grant, key = self._key(scope, token)
+        key = self._key(scope, token)
         signature = parameters[b"X-Amz-Signature"]
         query = canonical_query(head.query, without=b"X-Amz-Signature")
-        self._compare(head, scope, query, payload, key, amz_date, signature)
-        return Identity(
-            grant.principal,
-            scope.service,
-            scope.region,
-            amz_date.decode(),
-            signature.decode(),
-            _check_payload(payload, scope),
-            token,
-        )
+        _compare(head, scope, query, payload, key, amz_date, signature)
+        _check_payload(payload, scope)
+        return _identity(key.grant, scope, amz_date, signature, payload, token)
 
     def _verify_sigv2(self, head: Head, parameters: Mapping[bytes, bytes]) -> Identity:
         request = sigv2.parse(parameters)
@@ -208,29 +247,6 @@ class Verifier:
             raise _mismatch()
         amz_date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
         return Identity(grant.principal, "s3", "us-east-1", amz_date, "", UNSIGNED, request.token)
-
-    def _compare(
-        self,
-        head: Head,
-        scope: _Scope,
-        query: bytes,
-        payload: bytes,
-        key: bytes,
-        amz_date: bytes,
-        signature: bytes,
-    ) -> None:
-        headers = head.headers
-        lines = [head.method, canonical_path(head.path, scope.service), query]
-        for name in scope.signed:
-            value = headers.get(name)
-            if value is None:
-                raise _mismatch(f"The signed header {name.decode('latin-1')} is not present.")
-            lines.append(name + b":" + (value if b"  " not in value else b" ".join(value.split())))
-        lines += (b"", scope.signed_text, payload)
-        digest = hashlib.sha256(b"\n".join(lines)).hexdigest().encode()
-        text = b"\n".join((_ALGORITHM, amz_date, scope.text, digest))
-        if not hmac.compare_digest(hmac.digest(key, text, "sha256").hex().encode(), signature):
-            raise _mismatch()
 
     def _check_time(self, amz_date: bytes, scope: _Scope) -> None:
         signed_at = self._epoch(amz_date, scope)
@@ -255,24 +271,27 @@ class Verifier:
             )
 
     def _epoch(self, amz_date: bytes, scope: _Scope) -> int:
-        last, epoch = self._last_date
-        if amz_date != last:
+        epoch = self._dates.get(amz_date)
+        if epoch is None:
             epoch = _parse_date(amz_date)
-            self._last_date = (amz_date, epoch)
+            if len(self._dates) >= _REMEMBERED:
+                self._dates.clear()
+            self._dates[amz_date] = epoch
         if amz_date[:8] != scope.date:
             raise _mismatch("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date.")
         return epoch
 
-    def _key(self, scope: _Scope, token: str) -> tuple[Grant, bytes]:
+    def _key(self, scope: _Scope, token: str) -> _Key:
         name = (scope.access_key_id, token, scope.text)
         found = self._keys.get(name)
         if found is None:
             grant = self._grant(scope.access_key_id, token)
-            found = grant, signing_key(grant.secret, scope.date.decode(), scope.region, scope.service)
+            key = signing_key(grant.secret, scope.date.decode(), scope.region, scope.service)
+            found = _Key(grant, Signer(grant.principal, scope.service, scope.region), *_halves(key))
             if len(self._keys) >= _REMEMBERED:
                 self._keys.clear()
             self._keys[name] = found
-        elif found[0].expires is not None and self._now() >= found[0].expires:
+        elif found.grant.expires is not None and self._now() >= found.grant.expires:
             raise expired_token()
         return found
 
@@ -283,6 +302,65 @@ class Verifier:
         if grant.expires is not None and self._now() >= grant.expires:
             raise expired_token()
         return grant
+
+
+class _Checked(NamedTuple):
+    key: _Key
+    amz_date: bytes
+    payload: bytes
+    token: str
+
+
+def _identity(
+    grant: Grant, scope: _Scope, amz_date: bytes, signature: bytes, payload: bytes, token: str
+) -> Identity:
+    return Identity(
+        grant.principal,
+        scope.service,
+        scope.region,
+        amz_date.decode(),
+        signature.decode("latin-1"),
+        payload.decode("latin-1"),
+        token,
+    )
+
+
+def _check_all_signed(names: Iterable[bytes], scope: _Scope) -> None:
+    for name in names:
+        if name.startswith(b"x-amz-") and name not in scope.signed:
+            raise _mismatch(f"The header {name.decode('latin-1')} is present but not signed.")
+
+
+def _compare(
+    head: Head, scope: _Scope, query: bytes, payload: bytes, key: _Key, amz_date: bytes, signature: bytes
+) -> None:
+    path = head.path
+    path = (_known_path if len(path) <= _LONGEST_PATH else canonical_path)(path, scope.service)
+    try:
+        values = scope.values(head.headers)
+    except KeyError as error:
+        name = error.args[0].decode("latin-1")
+        raise _mismatch(f"The signed header {name} is not present.") from None
+    request = scope.canonical % (head.method, path, query, *values, payload)
+    if b"  " in request:
+        values = tuple(b" ".join(value.split()) if b"  " in value else value for value in values)
+        request = scope.canonical % (head.method, path, query, *values, payload)
+    digest = hexlify(hashlib.sha256(request).digest())
+    inner = key.inner.copy()
+    inner.update(b"\n".join((_ALGORITHM, amz_date, scope.text, digest)))
+    outer = key.outer.copy()
+    outer.update(inner.digest())
+    if not hmac.compare_digest(hexlify(outer.digest()), signature):
+        raise _mismatch()
+
+
+_known_path = lru_cache(_REMEMBERED)(canonical_path)
+
+
+def _halves(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """HMAC-SHA256 (RFC 2104) as far as the key decides it; copies of them take in the text."""
+    block = key.ljust(64, b"\0")
+    return hashlib.sha256(bytes(b ^ 0x36 for b in block)), hashlib.sha256(bytes(b ^ 0x5C for b in block))
 
 
 def sign(
@@ -398,17 +476,25 @@ def _scope(credential: str, signed_headers: str) -> _Scope:
         raise _mismatch("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
     access_key_id, date, region, service, _ = parts
     text = "/".join(parts[1:]).encode("latin-1")
+    signed = signed_headers.encode("latin-1")
+    lines = [b"%b:%%b\n" % name.replace(b"%", b"%%") for name in names]
+    canonical = b"%b\n%b\n%b\n" + b"".join(lines) + b"\n" + signed.replace(b"%", b"%%") + b"\n%b"
     return _Scope(
-        access_key_id, date.encode("latin-1"), region, service, text, names, signed_headers.encode("latin-1")
+        access_key_id, date.encode("latin-1"), region, service, text, names, canonical, _values(names), set()
     )
 
 
-def _check_payload(payload: bytes, scope: _Scope) -> str:
+def _values(names: tuple[bytes, ...]) -> Callable[[Mapping[bytes, bytes]], tuple[bytes, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    (name,) = names
+    return lambda headers: (headers[name],)
+
+
+def _check_payload(payload: bytes, scope: _Scope) -> None:
     text = payload.decode("latin-1")
-    if _HEX64.fullmatch(text):
-        return text
-    if scope.service == "s3" and text in PAYLOAD_WORDS:
-        return text
+    if _HEX64.fullmatch(text) or (scope.service == "s3" and text in PAYLOAD_WORDS):
+        return
     raise Fault(
         "InvalidRequest" if scope.service == "s3" else "InvalidSignatureException",
         "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "

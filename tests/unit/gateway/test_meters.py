@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from clary.domain.routes import EndpointKey, EndpointRoute
 from clary.gateway.meters import Meter
 from clary.links.metrics import MetricPoint
@@ -40,6 +42,19 @@ def test_L02_errors_are_counted_as_rates() -> None:
     point = got["Invocations"]
     assert (point.account, point.region, point.namespace) == ("111122223333", "eu-west-1", "AWS/SageMaker")
     assert point.dimensions == (("EndpointName", "My-Ep"), ("VariantName", "AllTraffic"))
+
+
+@pytest.mark.parametrize("count", [1, 3000])
+def test_L02_every_latency_is_one_value(count: int) -> None:
+    recorder = Recorder("test", Noon())
+    meter = Meter(recorder, ROUTE, "AllTraffic")
+    for number in range(count):
+        meter.answered(0.001 * (number + 1), 0.00002)
+    meter.flush()
+    got = points(recorder)
+    assert got["Invocations"].count == got["ModelLatency"].count == got["OverheadLatency"].count == count
+    assert (got["ModelLatency"].minimum, got["ModelLatency"].maximum) == pytest.approx((1e3, 1e3 * count))
+    assert got["OverheadLatency"].sum == pytest.approx(20 * count)
 
 
 def test_L02_what_was_flushed_is_not_counted_again() -> None:

@@ -4,6 +4,9 @@ import asyncio
 import threading
 from collections.abc import Sequence
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clary.runtimes import batching
 from clary.runtimes.batching import Batcher
 from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, Limits
@@ -36,8 +39,8 @@ def answers(model: Echo, bodies: Sequence[bytes], workers: int = 1) -> list[Invo
         batcher = Batcher(loop, model, workers)
         futures = [loop.create_future() for _ in bodies]
         for body, future in zip(bodies, futures):
-            batcher.submit(InvocationRequest(HEAD, body), future.set_result)
-        found = list(await asyncio.gather(*futures))
+            batcher.submit([InvocationRequest(HEAD, body)], future.set_result)
+        found = [responses[0] for responses in await asyncio.gather(*futures)]
         batcher.close()
         return found
 
@@ -50,6 +53,22 @@ def test_what_waits_is_predicted_in_one_call_on_the_loop() -> None:
     assert [response.body for response in answers(model, bodies)] == [body.upper() for body in bodies]
     assert model.batches == [50]
     assert model.threads == {threading.get_ident()}
+
+
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=50_000), min_size=1, max_size=5), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_each_group_gets_its_own_answers_in_order(groups: list[list[bytes]]) -> None:
+    async def ask() -> list[list[bytes]]:
+        loop = asyncio.get_running_loop()
+        batcher = Batcher(loop, Echo(), 2)
+        futures = [loop.create_future() for _ in groups]
+        for group, future in zip(groups, futures):
+            batcher.submit([InvocationRequest(HEAD, body) for body in group], future.set_result)
+        found = [[response.body for response in await future] for future in futures]
+        batcher.close()
+        return found
+
+    assert asyncio.run(ask()) == [[body.upper() for body in group] for group in groups]
 
 
 def test_a_single_request_is_answered_alone() -> None:

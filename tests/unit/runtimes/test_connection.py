@@ -1,7 +1,7 @@
 """A connection without a socket: framing, order, limits and endings."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clary.runtimes.batching import Batcher
-from clary.runtimes.connection import MOST_READ_AHEAD, Connection, Service
+from clary.runtimes.connection import MOST_READ_AHEAD, MOST_TOGETHER, Connection, Service
 from clary.runtimes.contract import Deliver, InvocationRequest, InvocationResponse
 
 
@@ -37,18 +37,18 @@ class Transport(asyncio.Transport):
 
 
 class Waiting:
-    """Stands for the batcher: keeps requests until it is told to answer."""
+    """Stands for the batcher: keeps groups of requests until it is told to answer."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[InvocationRequest, Deliver]] = []
+        self.groups: list[tuple[Sequence[InvocationRequest], Deliver]] = []
 
-    def submit(self, request: InvocationRequest, deliver: Deliver) -> None:
-        self.requests.append((request, deliver))
+    def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
+        self.groups.append((requests, deliver))
 
-    def answer(self) -> bytes:
-        request, deliver = self.requests.pop(0)
-        deliver(InvocationResponse(200, "text/plain", request.body))
-        return request.body
+    def answer(self) -> list[bytes]:
+        requests, deliver = self.groups.pop(0)
+        deliver([InvocationResponse(200, "text/plain", request.body) for request in requests])
+        return [request.body for request in requests]
 
 
 class Client:
@@ -75,7 +75,7 @@ def on_loop(story: Callable[[Client], None], limit: int = 1000) -> Client:
         story(client)
         for _ in range(20):
             await asyncio.sleep(0)
-            while client.waiting.requests:
+            while client.waiting.groups:
                 client.waiting.answer()
         return client
 
@@ -114,6 +114,65 @@ def test_pipelined_requests_are_answered_in_order_however_they_are_cut(
     )
     assert client.transport.written == expected
     assert not client.transport.closed
+
+
+def test_known_requests_that_come_together_are_predicted_and_answered_together() -> None:
+    groups: list[list[bytes]] = []
+
+    def story(client: Client) -> None:
+        client.send(invocation(b"a"))
+        client.waiting.answer()
+        client.send(invocation(b"b") + invocation(b"c") + invocation(b"dd") + invocation(b"e"))
+        client.send(invocation(b"f"))
+        while client.waiting.groups:
+            groups.append(client.waiting.answer())
+            client.connection.resume_writing()
+
+    client = on_loop(story)
+    assert groups == [[b"b", b"c"], [b"dd"], [b"e", b"f"]]  # of `dd` the head was new
+    assert client.statuses == [200] * 6
+
+
+def test_a_ping_among_invocations_is_answered_in_its_place() -> None:
+    def story(client: Client) -> None:
+        client.send(invocation(b"a"))
+        client.waiting.answer()
+        client.send(invocation(b"b") + b"GET /ping HTTP/1.1\r\n\r\n" + invocation(b"c"))
+
+    client = on_loop(story)
+    bodies = [answer.partition(b"\r\n\r\n")[2] for answer in client.transport.written.split(b"HTTP/1.1 ")[1:]]
+    assert bodies == [b"a", b"b", b"", b"c"]
+
+
+def test_a_group_is_bounded() -> None:
+    sizes: list[int] = []
+
+    def story(client: Client) -> None:
+        client.send(invocation(b"a"))
+        client.waiting.answer()
+        client.send(invocation(b"b") * (2 * MOST_TOGETHER + 1))
+        while client.waiting.groups:
+            sizes.append(len(client.waiting.answer()))
+            client.connection.resume_writing()
+
+    client = on_loop(story)
+    assert sizes == [MOST_TOGETHER, MOST_TOGETHER, 1]
+    assert len(client.statuses) == 2 * MOST_TOGETHER + 2
+
+
+def test_the_last_answer_of_a_group_says_that_a_stopping_server_closes() -> None:
+    def story(client: Client) -> None:
+        client.send(invocation(b"a"))
+        client.waiting.answer()
+        client.send(invocation(b"b") * 2)
+        client.service.stop(lambda: None)
+        client.waiting.answer()
+
+    client = on_loop(story)
+    first, second = client.transport.written.split(b"HTTP/1.1 ")[2:]
+    assert b"Connection: close" not in first
+    assert b"Connection: close" in second
+    assert client.transport.closed
 
 
 @pytest.mark.parametrize(
@@ -205,7 +264,7 @@ def test_reading_ahead_is_bounded() -> None:
     async def run() -> Client:
         client = Client()
         story(client)
-        while client.waiting.requests:
+        while client.waiting.groups:
             client.waiting.answer()
             await asyncio.sleep(0)
         return client

@@ -59,7 +59,7 @@ def test_whatever_comes_is_a_head_or_malformed(data: bytes) -> None:
         try:
             cache.parse(data + b"\r\n\r\n")
         except MalformedHead:
-            assert cache.get(data + b"\r\n\r\n") is None
+            assert data + b"\r\n\r\n" not in cache.plain
 
 
 @given(st.integers(0, 40))
@@ -72,8 +72,26 @@ def test_a_remembered_head_is_the_parsed_one_and_memory_is_bounded() -> None:
     assert cache.parse(INVOCATION) is cache.parse(INVOCATION)
     assert cache.parse(INVOCATION) == parse_head(INVOCATION)
     for number in range(3000):
-        cache.parse(b"GET /ping HTTP/1.1\r\nN: %d\r\n\r\n" % number)
-    assert sum(cache.get(b"GET /ping HTTP/1.1\r\nN: %d\r\n\r\n" % n) is not None for n in range(3000)) <= 1024
+        cache.parse(b"POST /invocations HTTP/1.1\r\nN: %d\r\n\r\n" % number)
+    assert 0 < len(cache.plain) <= 1024
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /ping HTTP/1.1\r\n\r\n",
+        b"POST /ping HTTP/1.1\r\n\r\n",
+        b"GET /invocations HTTP/1.1\r\n\r\n",
+        b"POST /invocations HTTP/1.0\r\nContent-Length: 1\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nConnection: close\r\nContent-Length: 1\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_only_invocations_that_say_no_more_are_usual(head: bytes) -> None:
+    cache = HeadCache()
+    cache.parse(head)
+    assert not cache.plain
 
 
 def test_responses_are_written_whole() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,12 +51,11 @@ def ask(
     async def run() -> list[InvocationResponse]:
         loop = asyncio.get_running_loop()
         workers = await model.dispatcher(loop)
-        answers: list[asyncio.Future[InvocationResponse]] = [loop.create_future() for _ in bodies]
-        for body, answer in zip(bodies, answers, strict=True):
-            workers.submit(InvocationRequest(HEAD, body), answer.set_result)
+        answers: asyncio.Future[Sequence[InvocationResponse]] = loop.create_future()
+        workers.submit([InvocationRequest(HEAD, body) for body in bodies], answers.set_result)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return list(await asyncio.gather(*answers))
+                return list(await answers)
         finally:
             workers.close()
             for _ in range(3):

@@ -1,5 +1,6 @@
 """Log files: what an instance writes is what `LogReader` shows, with times that stay."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from clary.domain.instances import LogTarget
 from clary.links.hosts import HostUnavailable
 from clary.links.logs import LogEvent, LogPage
+from clary.telemetry import log_times
 from clary.telemetry.logs import LogFiles, LogReader, LogsUnavailable, RemoteLogs, link_operations
 from clary.testing.clock import FakeClock
 
@@ -373,3 +375,20 @@ def test_without_a_host_logs_are_unavailable() -> None:
 
     with pytest.raises(LogsUnavailable):
         RemoteLogs(call).groups(ACCOUNT, REGION)
+
+
+def test_L01_a_full_disk_keeps_nobody_from_reading(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk.write(b"before\n")
+
+    def full(path: Path, offset: int, time_ms: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log_times, "append", full)
+        disk.write(b"meanwhile\n")
+        disk.files.mark()
+        assert [event.message for event in disk.read().events] == ["before", "meanwhile"]
+        assert disk.files.tail(TARGET, 1) == ["meanwhile"]
+    disk.clock.advance(5)
+    disk.files.mark()
+    assert disk.read().events[-1].timestamp_ms == disk.now_ms()

@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clary.links.metrics import MetricBatch, MetricPoint
 from clary.telemetry.metrics import Recorder, Series
@@ -46,6 +49,24 @@ def test_values_only_above_or_below_the_first_keep_their_extremes() -> None:
         series.observe(value)
     point = only_point(recorder)
     assert (point.minimum, point.maximum) == (-7, -5)
+
+
+@given(st.lists(st.lists(st.floats(-5, 1e7) | st.just(0.0), max_size=20), max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_L02_many_values_at_once_count_like_each_by_itself(values: list[list[float]]) -> None:
+    recorder = Recorder("s", FakeClock())
+    together, apart = invocations(recorder), invocations(recorder)
+    for some in values:
+        together.observe_all(some)
+        for value in some:
+            apart.observe(value)
+    if any(values):
+        first, second = drained(recorder).points
+        assert (first.count, first.minimum, first.maximum) == (second.count, second.minimum, second.maximum)
+        assert first.sketch == second.sketch
+        assert first.sum == pytest.approx(second.sum)
+    else:
+        assert recorder.drain() is None
 
 
 def test_add_counts_a_value_many_times() -> None:

@@ -11,7 +11,12 @@ from clary.services.sagemaker.tags import Tags
 from clary.store import Store
 
 ACCEPTED_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
-    "CreateModel": ("VpcConfig", "ImageConfig", "ModelDataSource.S3DataSource.ModelAccessConfig"),
+    "CreateModel": (
+        "ExecutionRoleArn: any role is taken, nothing is asked of it",
+        "VpcConfig",
+        "ImageConfig",
+        "ModelDataSource.S3DataSource.ModelAccessConfig",
+    ),
     "CreateEndpointConfig": (
         "KmsKeyId",
         "VpcConfig",
