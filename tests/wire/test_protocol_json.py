@@ -195,4 +195,4 @@ def test_members_of_an_operation_without_output_are_our_bug() -> None:
 
 def test_a_protocol_that_is_not_spoken_is_a_lookup_error() -> None:
     with pytest.raises(LookupError):
-        protocols.load("smithy-rpc-v2-cbor")
+        protocols.load("ec2")

@@ -67,7 +67,8 @@ def _container_number(variant: Variant) -> str:
 
 def _evidence(failure: Failure) -> str:
     reason = failure.reason.strip()
-    reason = reason[:1].upper() + reason[1:]
+    if reason.startswith("the "):  # not every first word may change: a file's name, say
+        reason = f"The {reason[4:]}"
     parts = [reason if reason.endswith((".", "!", "?")) or not reason else f"{reason}."]
     if failure.exit_code is not None:
         parts.append(f"Exit code {failure.exit_code}.")

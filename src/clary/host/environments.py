@@ -203,6 +203,8 @@ class _Build:
                 _link_packages(base, directory)
             python = str(directory / "bin" / "python")
             self._uv(manifest, "pip", "install", "--python", python, "--compile-bytecode", *wanted)
+            if base is not None:
+                _drop_stale_bytecode(base, directory)
             _mark_ready(directory)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -232,6 +234,21 @@ class _Build:
                 f"Check that the package index can be reached (UV_DEFAULT_INDEX, proxy variables, or the setting "
                 f"index_urls for {manifest.name}) and that the disk has room, then try again"
             )
+
+
+def _drop_stale_bytecode(base: Path, directory: Path) -> None:
+    """Removes bytecode that is the base's where the source is not.
+
+    Bytecode counts as fresh when time and size of its source fit, and two versions of a file in wheels that were
+    built reproducibly have the same time, often the same size too.
+    """
+    for compiled in directory.glob("lib/python*/site-packages/**/__pycache__/*.pyc"):
+        source = compiled.parent.parent / f"{compiled.name.split('.', 1)[0]}.py"
+        before = base / source.relative_to(directory)
+        old = base / compiled.relative_to(directory)
+        are_there = source.exists() and before.exists() and old.exists()
+        if are_there and compiled.samefile(old) and not source.samefile(before):
+            compiled.unlink()
 
 
 def _complaint(lines: Iterable[str]) -> list[str]:
