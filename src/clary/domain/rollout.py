@@ -256,18 +256,22 @@ def _superfluous(
 def _route(
     seen: Seen, fleet: Fleet, newest: Mapping[tuple[str, str, int], InstanceRow]
 ) -> tuple[VariantRoute, ...]:
-    return tuple(
-        VariantRoute(
-            name=variant.name,
-            weight=variant.weight,
-            targets=tuple(_targets(seen, fleet, variant, newest)),
-            routing=variant.routing,
-            container=variant.container,
-            # A script of the user's may have done things before it failed: only ours may be asked again.
-            retries_elsewhere=not _runs_script(seen, fleet, variant, newest),
-            pipelines=not _runs_script(seen, fleet, variant, newest),
-        )
-        for variant in fleet.variants
+    return tuple(_variant_route(seen, fleet, variant, newest) for variant in fleet.variants)
+
+
+def _variant_route(
+    seen: Seen, fleet: Fleet, variant: Variant, newest: Mapping[tuple[str, str, int], InstanceRow]
+) -> VariantRoute:
+    # A script of the user's may have done things before it failed: only ours may be asked again, or in company.
+    is_ours = not _runs_script(seen, fleet, variant, newest)
+    return VariantRoute(
+        name=variant.name,
+        weight=variant.weight,
+        targets=tuple(_targets(seen, fleet, variant, newest)),
+        routing=variant.routing,
+        container=variant.container,
+        retries_elsewhere=is_ours,
+        pipelines=is_ours,
     )
 
 
