@@ -6,6 +6,7 @@ part needs is made here and handed in; nothing below reads the environment or ma
 
 import argparse
 import asyncio
+import functools
 import gc
 import logging
 import signal
@@ -34,8 +35,8 @@ from clary.links.routes import RouteHub, RoutingError, running_gateways
 from clary.reconcilers import reset
 from clary.reconcilers.base import Runner
 from clary.reconcilers.endpoint import EndpointReconciler
+from clary.services import application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts
 from clary.services import clary as admin
-from clary.services import cloudwatch, ecr, iam, logs, s3, sagemaker, sts
 from clary.services.authorization import Authorization
 from clary.settings import Settings
 from clary.store import Store
@@ -43,6 +44,7 @@ from clary.telemetry import server_log
 from clary.telemetry.logs import LogsUnavailable, RemoteLogs
 from clary.telemetry.store import MetricStore
 from clary.wire import validate
+from clary.wire.calling import InProcessCaller
 from clary.wire.models import ServiceModels
 from clary.wire.operations import OperationTable, marked_in
 from clary.wire.server import WireServer
@@ -53,7 +55,7 @@ log = logging.getLogger("clary.control")
 
 _CLEAN_EVERY_S = 86_400.0
 
-SERVICES = (admin, cloudwatch, ecr, iam, logs, s3, sagemaker, sts)
+SERVICES = (admin, application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
 """Answered by the gateways, without control."""
 
@@ -61,7 +63,9 @@ RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
 def operation_names() -> list[tuple[str, str]]:
     """Every (service, operation) this server answers, found without making anything."""
     names = [
-        (package.__name__.rpartition(".")[2], name) for package in SERVICES for name in marked_in(package)
+        (package.__name__.rpartition(".")[2].replace("_", "-"), name)
+        for package in SERVICES
+        for name in marked_in(package)
     ]
     return sorted([*names, *(("sagemaker-runtime", name) for name in RUNTIME_OPERATIONS)])
 
@@ -93,11 +97,18 @@ class Control:
         )
         self._runner = Runner(self._store, self._driver, clock, [self._endpoints])
         self._closing = threading.Event()
+        self._table = OperationTable()
+        self._call = InProcessCaller(lambda: self._models, self._table, validate.validate, clock)
+
+    @functools.cached_property
+    def _models(self) -> ServiceModels:
+        return ServiceModels(self._table.implemented())
 
     def table(self) -> OperationTable:
+        """Everything that is answered, entered once."""
         found = self._settings
         images = Catalog.load()
-        table = OperationTable()
+        table = self._table
         table.add(
             "s3", *s3.resources(self._blobs, account=found.account, max_object_bytes=found.max_object_bytes)
         )
@@ -134,7 +145,7 @@ class Control:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         table = self.table()
         wire = WireServer(
-            ServiceModels(table.implemented()),
+            self._models,
             table,
             validate=validate.validate,
             keys=Verifier(self._keys),

@@ -7,11 +7,12 @@ id, and with it its processes.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from clary.domain.arns import endpoint_log_group
+from clary.domain.deployments import AT_ONCE, Deployment, DeploymentPolicy
 from clary.domain.instances import Artifact, Failure, InstanceSpec, LogTarget, instance_id
-from clary.domain.routes import EndpointKey, EndpointRoute, Routing
+from clary.domain.routes import Capture, EndpointKey, EndpointRoute, Routing
 
 PRIMARY_CONTAINER = "primary"
 
@@ -45,6 +46,8 @@ class Fleet:
     id: str
     config_name: str
     variants: tuple[Variant, ...]
+    shadows: tuple[Variant, ...] = ()  # get copies of the requests; their answers go nowhere
+    capture: Capture | None = None
 
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)
@@ -72,6 +75,11 @@ class EndpointSpec:
 
     fleet: Fleet
     deployment_started_at: datetime
+    deployment_id: str = ""  # of the record; empty while only numbers change
+    policy: DeploymentPolicy = AT_ONCE
+    deployment_config: dict[str, Any] | None = (
+        None  # DeploymentConfig as it was asked for last, or kept at creation
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,10 @@ class EndpointState:
     is_route_acked: bool = False
     problem: Problem | None = None
     outlook: Outlook = "unknown"  # of the deployment under way
+    deployment: Deployment | None = (
+        None  # the one under way; None while nothing is deployed or only numbers change
+    )
+    used_deployment_config: dict[str, Any] | None = None  # LastDeploymentConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class VariantRoute:
+    """One variant of one fleet. While a deployment moves traffic a variant's name may stand in a route twice, once
+    for each fleet: `share` divides its traffic between them then, whether it is drawn by weight or named.
+
+    Of a shadow, `weight` is the fraction (0 to 1) of production's requests that are copied to it.
+    """
+
     name: str
     weight: float
     targets: tuple[Target, ...]
@@ -34,6 +40,24 @@ class VariantRoute:
     container: str = "primary"
     retries_elsewhere: bool = True  # a built-in handler without user code
     pipelines: bool = False  # our own model server: takes several small requests at once on one connection
+    fleet: str = ""  # the fleet's id
+    share: float = 1.0  # of this variant's traffic
+    config_name: str = ""  # not empty: its metrics are counted with the dimension EndpointConfigName as well
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Which requests and answers are written down below `destination` (`s3://…`), and how they are encoded."""
+
+    destination: str
+    percent: float  # of the requests, 0 to 100
+    takes_input: bool = True
+    takes_output: bool = True
+    csv_types: tuple[
+        str, ...
+    ] = ()  # content types written as CSV text, others as JSON text, the rest as BASE64
+    json_types: tuple[str, ...] = ()
+    kms_key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +70,5 @@ class EndpointRoute:
     generation: int
     variants: tuple[VariantRoute, ...]
     invocation_timeout_s: float = 60.0
+    shadows: tuple[VariantRoute, ...] = ()
+    capture: Capture | None = None

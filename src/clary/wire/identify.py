@@ -33,12 +33,13 @@ _TARGETS = {
     "Logs_20140328": ("logs", "logs", "1.1"),
     "AmazonEC2ContainerRegistry_V20150921": ("ecr", "ecr", "1.1"),
     "GraniteServiceVersion20100801": ("cloudwatch", "monitoring", "1.0"),
+    "AnyScaleFrontendService": ("application-autoscaling", "application-autoscaling", "1.1"),
 }
 
 # signing name → service
-_QUERY_SERVICES = {"sts": "sts", "iam": "iam", "monitoring": "cloudwatch"}
+_QUERY_SERVICES = {"sts": "sts", "iam": "iam", "monitoring": "cloudwatch", "sns": "sns"}
 
-_QUERY_VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2010-08-01": "cloudwatch"}
+_QUERY_VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2010-08-01": "cloudwatch", "2010-03-31": "sns"}
 
 # Services signed under these names speak REST-JSON; those of them that are served have their path here.
 _REST_JSON = frozenset(("sagemaker", "lambda", "execute-api", "apigateway"))

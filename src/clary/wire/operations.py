@@ -117,6 +117,15 @@ def marked_in(package: ModuleType) -> list[str]:
     return sorted(mark for mark in marks if mark is not None)
 
 
+class Caller(Protocol):
+    """Calls an operation of this server as the server itself: how a reconciler or a service uses another one."""
+
+    def __call__(
+        self, service: str, operation: str, params: Mapping[str, Any], *, account: str, region: str
+    ) -> Mapping[str, Any]:
+        """The output's members. Raises the Fault that a client would see, `ValidationException` for bad input too."""
+
+
 class OperationTable:
     """(service, operation) → handler. A service is named as botocore names it: `sagemaker`, `s3`, `logs`."""
 

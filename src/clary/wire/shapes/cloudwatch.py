@@ -9,6 +9,56 @@ from datetime import datetime
 from typing import NotRequired, TypedDict
 
 
+class ActionConfiguration(TypedDict):
+    AlarmTagsPropagation: NotRequired[AlarmTagsPropagation]
+
+
+class AlarmHistoryItem(TypedDict):
+    AlarmContributorAttributes: NotRequired[dict[str, str]]
+    AlarmContributorId: NotRequired[str]
+    AlarmName: NotRequired[str]
+    AlarmType: NotRequired[str]
+    HistoryData: NotRequired[str]
+    HistoryItemType: NotRequired[str]
+    HistorySummary: NotRequired[str]
+    Timestamp: NotRequired[datetime]
+
+
+class AlarmPromQLCriteria(TypedDict):
+    PendingPeriod: NotRequired[int]
+    Query: str
+    RecoveryPeriod: NotRequired[int]
+
+
+class AlarmTagsPropagation(TypedDict):
+    Enabled: bool
+    ExcludedTagKeys: NotRequired[list[str]]
+    IncludedTagKeys: NotRequired[list[str]]
+
+
+class CompositeAlarm(TypedDict):
+    ActionConfiguration: NotRequired[ActionConfiguration]
+    ActionsEnabled: NotRequired[bool]
+    ActionsSuppressedBy: NotRequired[str]
+    ActionsSuppressedReason: NotRequired[str]
+    ActionsSuppressor: NotRequired[str]
+    ActionsSuppressorExtensionPeriod: NotRequired[int]
+    ActionsSuppressorWaitPeriod: NotRequired[int]
+    AlarmActions: NotRequired[list[str]]
+    AlarmArn: NotRequired[str]
+    AlarmConfigurationUpdatedTimestamp: NotRequired[datetime]
+    AlarmDescription: NotRequired[str]
+    AlarmName: NotRequired[str]
+    AlarmRule: NotRequired[str]
+    InsufficientDataActions: NotRequired[list[str]]
+    OKActions: NotRequired[list[str]]
+    StateReason: NotRequired[str]
+    StateReasonData: NotRequired[str]
+    StateTransitionedTimestamp: NotRequired[datetime]
+    StateUpdatedTimestamp: NotRequired[datetime]
+    StateValue: NotRequired[str]
+
+
 class Datapoint(TypedDict):
     Average: NotRequired[float]
     ExtendedStatistics: NotRequired[dict[str, float]]
@@ -18,6 +68,60 @@ class Datapoint(TypedDict):
     Sum: NotRequired[float]
     Timestamp: NotRequired[datetime]
     Unit: NotRequired[str]
+
+
+class DeleteAlarmsInput(TypedDict):
+    AlarmNames: list[str]
+
+
+class DescribeAlarmHistoryInput(TypedDict):
+    AlarmContributorId: NotRequired[str]
+    AlarmName: NotRequired[str]
+    AlarmTypes: NotRequired[list[str]]
+    EndDate: NotRequired[datetime]
+    HistoryItemType: NotRequired[str]
+    MaxRecords: NotRequired[int]
+    NextToken: NotRequired[str]
+    ScanBy: NotRequired[str]
+    StartDate: NotRequired[datetime]
+
+
+class DescribeAlarmHistoryOutput(TypedDict):
+    AlarmHistoryItems: NotRequired[list[AlarmHistoryItem]]
+    NextToken: NotRequired[str]
+
+
+class DescribeAlarmsForMetricInput(TypedDict):
+    Dimensions: NotRequired[list[Dimension]]
+    ExtendedStatistic: NotRequired[str]
+    MetricName: str
+    Namespace: str
+    Period: NotRequired[int]
+    Statistic: NotRequired[str]
+    Unit: NotRequired[str]
+
+
+class DescribeAlarmsForMetricOutput(TypedDict):
+    MetricAlarms: NotRequired[list[MetricAlarm]]
+
+
+class DescribeAlarmsInput(TypedDict):
+    ActionPrefix: NotRequired[str]
+    AlarmNamePrefix: NotRequired[str]
+    AlarmNames: NotRequired[list[str]]
+    AlarmTypes: NotRequired[list[str]]
+    ChildrenOfAlarmName: NotRequired[str]
+    MaxRecords: NotRequired[int]
+    NextToken: NotRequired[str]
+    ParentsOfAlarmName: NotRequired[str]
+    StateValue: NotRequired[str]
+
+
+class DescribeAlarmsOutput(TypedDict):
+    CompositeAlarms: NotRequired[list[CompositeAlarm]]
+    LogAlarms: NotRequired[list[LogAlarm]]
+    MetricAlarms: NotRequired[list[MetricAlarm]]
+    NextToken: NotRequired[str]
 
 
 class Dimension(TypedDict):
@@ -30,6 +134,14 @@ class DimensionFilter(TypedDict):
     Value: NotRequired[str]
 
 
+class DisableAlarmActionsInput(TypedDict):
+    AlarmNames: list[str]
+
+
+class EnableAlarmActionsInput(TypedDict):
+    AlarmNames: list[str]
+
+
 class Entity(TypedDict):
     Attributes: NotRequired[dict[str, str]]
     KeyAttributes: NotRequired[dict[str, str]]
@@ -38,6 +150,15 @@ class Entity(TypedDict):
 class EntityMetricData(TypedDict):
     Entity: NotRequired[Entity]
     MetricData: NotRequired[list[MetricDatum]]
+
+
+class EvaluationCriteria(TypedDict):
+    PromQLCriteria: NotRequired[AlarmPromQLCriteria]
+
+
+class EvaluationWindow(TypedDict):
+    SlidingWindow: NotRequired[SlidingWindow]
+    WallClockWindow: NotRequired[WallClockWindow]
 
 
 class GetMetricDataInput(TypedDict):
@@ -93,6 +214,41 @@ class ListMetricsOutput(TypedDict):
     OwningAccounts: NotRequired[list[str]]
 
 
+class ListTagsForResourceInput(TypedDict):
+    ResourceARN: str
+
+
+class ListTagsForResourceOutput(TypedDict):
+    Tags: NotRequired[list[Tag]]
+
+
+class LogAlarm(TypedDict):
+    ActionConfiguration: NotRequired[ActionConfiguration]
+    ActionLogLineCount: NotRequired[int]
+    ActionLogLineRoleArn: NotRequired[str]
+    ActionsEnabled: NotRequired[bool]
+    AlarmActions: NotRequired[list[str]]
+    AlarmArn: NotRequired[str]
+    AlarmConfigurationUpdatedTimestamp: NotRequired[datetime]
+    AlarmDescription: NotRequired[str]
+    AlarmName: NotRequired[str]
+    ComparisonOperator: NotRequired[str]
+    EvaluationState: NotRequired[str]
+    InsufficientDataActions: NotRequired[list[str]]
+    OKActions: NotRequired[list[str]]
+    QueryResultsToAlarm: NotRequired[int]
+    QueryResultsToEvaluate: NotRequired[int]
+    ScheduledQueryConfiguration: NotRequired[ScheduledQueryConfiguration]
+    StateReason: NotRequired[str]
+    StateReasonData: NotRequired[str]
+    StateTransitionedTimestamp: NotRequired[datetime]
+    StateUpdatedTimestamp: NotRequired[datetime]
+    StateValue: NotRequired[str]
+    Threshold: NotRequired[float]
+    TreatMissingData: NotRequired[str]
+    WarmUpConfiguration: NotRequired[WarmUpConfiguration]
+
+
 class MessageData(TypedDict):
     Code: NotRequired[str]
     Value: NotRequired[str]
@@ -102,6 +258,43 @@ class Metric(TypedDict):
     Dimensions: NotRequired[list[Dimension]]
     MetricName: NotRequired[str]
     Namespace: NotRequired[str]
+
+
+class MetricAlarm(TypedDict):
+    ActionConfiguration: NotRequired[ActionConfiguration]
+    ActionsEnabled: NotRequired[bool]
+    AlarmActions: NotRequired[list[str]]
+    AlarmArn: NotRequired[str]
+    AlarmConfigurationUpdatedTimestamp: NotRequired[datetime]
+    AlarmDescription: NotRequired[str]
+    AlarmName: NotRequired[str]
+    ComparisonOperator: NotRequired[str]
+    DatapointsToAlarm: NotRequired[int]
+    Dimensions: NotRequired[list[Dimension]]
+    EvaluateLowSampleCountPercentile: NotRequired[str]
+    EvaluationCriteria: NotRequired[EvaluationCriteria]
+    EvaluationInterval: NotRequired[int]
+    EvaluationPeriods: NotRequired[int]
+    EvaluationState: NotRequired[str]
+    EvaluationWindow: NotRequired[EvaluationWindow]
+    ExtendedStatistic: NotRequired[str]
+    InsufficientDataActions: NotRequired[list[str]]
+    MetricName: NotRequired[str]
+    Metrics: NotRequired[list[MetricDataQuery]]
+    Namespace: NotRequired[str]
+    OKActions: NotRequired[list[str]]
+    Period: NotRequired[int]
+    StateReason: NotRequired[str]
+    StateReasonData: NotRequired[str]
+    StateTransitionedTimestamp: NotRequired[datetime]
+    StateUpdatedTimestamp: NotRequired[datetime]
+    StateValue: NotRequired[str]
+    Statistic: NotRequired[str]
+    Threshold: NotRequired[float]
+    ThresholdMetricId: NotRequired[str]
+    TreatMissingData: NotRequired[str]
+    Unit: NotRequired[str]
+    WarmUpConfiguration: NotRequired[WarmUpConfiguration]
 
 
 class MetricDataQuery(TypedDict):
@@ -142,6 +335,51 @@ class MetricStat(TypedDict):
     Unit: NotRequired[str]
 
 
+class PutCompositeAlarmInput(TypedDict):
+    ActionConfiguration: NotRequired[ActionConfiguration]
+    ActionsEnabled: NotRequired[bool]
+    ActionsSuppressor: NotRequired[str]
+    ActionsSuppressorExtensionPeriod: NotRequired[int]
+    ActionsSuppressorWaitPeriod: NotRequired[int]
+    AlarmActions: NotRequired[list[str]]
+    AlarmDescription: NotRequired[str]
+    AlarmName: str
+    AlarmRule: str
+    InsufficientDataActions: NotRequired[list[str]]
+    OKActions: NotRequired[list[str]]
+    Tags: NotRequired[list[Tag]]
+
+
+class PutMetricAlarmInput(TypedDict):
+    ActionConfiguration: NotRequired[ActionConfiguration]
+    ActionsEnabled: NotRequired[bool]
+    AlarmActions: NotRequired[list[str]]
+    AlarmDescription: NotRequired[str]
+    AlarmName: str
+    ComparisonOperator: NotRequired[str]
+    DatapointsToAlarm: NotRequired[int]
+    Dimensions: NotRequired[list[Dimension]]
+    EvaluateLowSampleCountPercentile: NotRequired[str]
+    EvaluationCriteria: NotRequired[EvaluationCriteria]
+    EvaluationInterval: NotRequired[int]
+    EvaluationPeriods: NotRequired[int]
+    EvaluationWindow: NotRequired[EvaluationWindow]
+    ExtendedStatistic: NotRequired[str]
+    InsufficientDataActions: NotRequired[list[str]]
+    MetricName: NotRequired[str]
+    Metrics: NotRequired[list[MetricDataQuery]]
+    Namespace: NotRequired[str]
+    OKActions: NotRequired[list[str]]
+    Period: NotRequired[int]
+    Statistic: NotRequired[str]
+    Tags: NotRequired[list[Tag]]
+    Threshold: NotRequired[float]
+    ThresholdMetricId: NotRequired[str]
+    TreatMissingData: NotRequired[str]
+    Unit: NotRequired[str]
+    WarmUpConfiguration: NotRequired[WarmUpConfiguration]
+
+
 class PutMetricDataInput(TypedDict):
     EntityMetricData: NotRequired[list[EntityMetricData]]
     MetricData: NotRequired[list[MetricDatum]]
@@ -149,8 +387,67 @@ class PutMetricDataInput(TypedDict):
     StrictEntityValidation: NotRequired[bool]
 
 
+class ScheduleConfiguration(TypedDict):
+    EndTimeOffset: NotRequired[int]
+    ScheduleExpression: str
+    StartTimeOffset: int
+
+
+class ScheduledQueryConfiguration(TypedDict):
+    AggregationExpression: str
+    LogGroupIdentifiers: NotRequired[list[str]]
+    QueryARN: NotRequired[str]
+    QueryString: str
+    ScheduleConfiguration: ScheduleConfiguration
+    ScheduledQueryRoleARN: str
+    Tags: NotRequired[list[Tag]]
+
+
+class SetAlarmStateInput(TypedDict):
+    AlarmName: str
+    StateReason: str
+    StateReasonData: NotRequired[str]
+    StateValue: str
+
+
+class SlidingWindow(TypedDict):
+    pass
+
+
 class StatisticSet(TypedDict):
     Maximum: float
     Minimum: float
     SampleCount: float
     Sum: float
+
+
+class Tag(TypedDict):
+    Key: str
+    Value: str
+
+
+class TagResourceInput(TypedDict):
+    ResourceARN: str
+    Tags: list[Tag]
+
+
+class TagResourceOutput(TypedDict):
+    pass
+
+
+class UntagResourceInput(TypedDict):
+    ResourceARN: str
+    TagKeys: list[str]
+
+
+class UntagResourceOutput(TypedDict):
+    pass
+
+
+class WallClockWindow(TypedDict):
+    Timezone: NotRequired[str]
+
+
+class WarmUpConfiguration(TypedDict):
+    OnlyStartEvaluatingAfterWarmUpPeriodEnds: NotRequired[bool]
+    WarmUpPeriodDurationInMinutes: int
