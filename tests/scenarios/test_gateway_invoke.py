@@ -99,7 +99,8 @@ def test_H05_names_are_found_without_case_and_only_in_their_region(gateway: Worl
         ("TargetContainerHostname", "first", "does not support target container hostname header."),
         ("InferenceComponentName", "part", "does not support inference component name header."),
         ("TargetVariant", "Nope", "Variant Nope of endpoint"),
-        ("SessionId", "NEW_SESSION", "SessionId is not supported by this server"),
+        ("SessionId", "no-such-one", "Session no-such-one of endpoint"),
+        ("SessionId", "no such one", "failed to satisfy constraint"),
         ("EnableExplanations", "`true`", "EnableExplanations is not supported by this server"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from clary.domain.arns import endpoint_log_group, log_group_arn
 from clary.domain.faults import Fault
-from clary.gateway.routes import EndpointPlan
+from clary.gateway.plans import EndpointPlan
 from clary.wire.exchange import Exchange
 from clary.wire.faults import serialize_fault
 from clary.wire.heads import encode_fields

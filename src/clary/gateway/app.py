@@ -12,6 +12,7 @@ from clary import credentials
 from clary.domain.clock import SystemClock
 from clary.gateway.accept import Acceptor
 from clary.gateway.callers import Callers
+from clary.gateway.capture import Capturer
 from clary.gateway.door import Door, State
 from clary.gateway.forward import Forwarding
 from clary.gateway.front import Front
@@ -32,6 +33,9 @@ from clary.wire.http import HttpServer
 from clary.wire.sigv4 import KeyRing, Verifier
 
 log = getLogger(__name__)
+
+QUIET_S = 3.0
+"""A gateway that retires closes a connection only after it has been idle for so long."""
 
 _SWEEP_S = 0.1
 _STOP_MARGIN_S = 5.0
@@ -55,15 +59,24 @@ class Gateway:
         self._process = process
         self._listening = listening
         self._loop = loop
-        self._table = RouteTable(recorder, loop)
+        self._table = RouteTable(recorder, loop, retry_user_code=settings.retry_user_code)
         self._link = RouteLink(settings, number, process, self._table, recorder, callers.load)
         self._control = Upstream(f"unix:{settings.control_socket}", loop, self._table.connections)
+        self._capturer = Capturer(
+            settings.captures_dir,
+            process,
+            recorder,
+            SystemClock(),
+            most_spooled_bytes=settings.capture_spool_bytes,
+            rotate_s=settings.capture_rotate_s,
+        )
         self._runtime = Runtime(
             self._table,
             verifier,
             ids,
             max_body_bytes=settings.max_invocation_bytes,
             authorise=callers.authorise_invocation,
+            sampler=self._capturer.sample,
         )
         self._role_credentials = RoleCredentials(keyring, callers, settings.instances_dir)
         self._forwarding = Forwarding(self._control, verifier, ids, max_body_bytes=settings.max_api_bytes)
@@ -76,25 +89,32 @@ class Gateway:
             Certificates(settings).context,
             Tunnels(lambda: upstream_proxy.noted(settings)),
         )
-        self._door = Door(settings.gateway_socket(number), listening, self._state, self.stop)
+        self._door = Door(settings.gateway_socket(number), listening, self._state, self.retire)
         self._stop = asyncio.Event()
+        self._quiet_s = 0.0
 
     async def run(self) -> None:
         """Serves until `stop`, then finishes what is under way."""
         # The pid file comes before the routes: from here on control waits for this gateway to apply changes.
         processes.record(self._settings.run_dir / f"gateway-{self._number}.pid.json")
         await self._link.start()
+        self._capturer.start(self._loop)
         self._sweep()
         self._door.open()
         acceptor = Acceptor(self._listening.dup(), self._front.connection, sharers=self._settings.gateways)
         log.info("gateway is ready", extra={"gateway": self._number, "routes": self._table.version})
         await self._stop.wait()
-        log.info("gateway is stopping", extra={"gateway": self._number})
+        log.info("gateway is stopping", extra={"gateway": self._number, "gently": self._quiet_s > 0})
         acceptor.close()
-        self._front.close()
         grace_s = self._settings.invocation_timeout_s + _STOP_MARGIN_S
+        if self._quiet_s:
+            self._server.stop_accepting(self._quiet_s)
+            self._inside.stop_accepting(self._quiet_s)
+            await self._front.drain(self._quiet_s, grace_s)
+        self._front.close()
         await asyncio.gather(self._server.close(grace_s), self._inside.close(grace_s))
         self._sweeping.cancel()
+        self._capturer.close()
         await self._link.close()
         await self._door.close()
         self._table.close()
@@ -102,6 +122,17 @@ class Gateway:
 
     def stop(self) -> None:
         """Takes no new connections and ends when the requests under way have ended."""
+        if self._stop.is_set() and self._quiet_s:  # it retires already; now it is to be quick
+            self._quiet_s = 0.0
+            self._server.stop_accepting()
+            self._inside.stop_accepting()
+            self._front.close()
+        self._stop.set()
+
+    def retire(self) -> None:
+        """As `stop`, and no client notices: another gateway accepts already, and a connection that is idle here
+        stays long enough to answer whoever is about to use it."""
+        self._quiet_s = QUIET_S
         self._stop.set()
 
     def _handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:

@@ -3,7 +3,7 @@
 TakeSocket → one byte with the listening socket beside it (SCM_RIGHTS): a supervisor that comes back gets the
              port from a gateway, so it is never closed in between
 AskState   → State
-Stop       → State, then the gateway stops as on SIGTERM
+Stop       → State, then the gateway retires: no client notices that it goes
 """
 
 import array

@@ -30,6 +30,7 @@ OPENING_S = 15.0  # until a connection has said what it wants
 HANDSHAKE_S = 15.0
 FAREWELL_S = 1.0  # for the client's part of the end of TLS, which most never send
 _LONGEST_HEAD = 16 << 10
+_DRAIN_LOOK_S = 0.05
 _TICK_S = 1.0
 
 _CONNECT = b"CONNECT "
@@ -64,6 +65,15 @@ class Front:
     def connection(self) -> asyncio.Protocol:
         return _Opening(self)
 
+    async def drain(self, quiet_s: float, grace_s: float) -> None:
+        """Waits for connections that have not said yet what they want, at most `quiet_s` each, and for tunnels."""
+        now = self.loop.time()
+        self.openings.update(
+            {opening: min(deadline, now + quiet_s) for opening, deadline in self.openings.items()}
+        )
+        while self._is_used and self.loop.time() < now + grace_s:  # noqa: ASYNC110 three things end, each its way
+            await asyncio.sleep(_DRAIN_LOOK_S)
+
     def close(self) -> None:
         """Ends what has not begun, and every tunnel. Requests under way are the servers'."""
         self._ticker.cancel()
@@ -75,6 +85,10 @@ class Front:
 
     def admits(self, authorization: bytes) -> bool:
         return hmac.compare_digest(authorization, self._expected)
+
+    @property
+    def _is_used(self) -> bool:
+        return bool(self.openings or self.tasks or self.tunnels.are_open)
 
     def _tick(self) -> None:
         now = self.loop.time()

@@ -9,7 +9,10 @@ Trying again, only while no byte of an answer has come:
   - a connection that had been idle ended: once on a new connection to the same target, which had most likely just
     closed it;
   - a connection broke: once elsewhere for a built-in handler; user code may have acted already, so that is 503,
-    which AWS clients repeat on their own.
+    which AWS clients repeat on their own (unless the setting `retry_user_code` says that it may be asked again).
+
+Elsewhere is another instance of the same variant, of the same fleet if there is one. A session's request
+(`ties`) goes to nobody else.
 """
 
 import asyncio
@@ -21,8 +24,10 @@ from clary.gateway.answer_heads import AnswerHead, passed_on
 from clary.gateway.answers import failed_model, send_fault, timed_out_model, unavailable, unreadable_model
 from clary.gateway.balance import Chance, choose_target
 from clary.gateway.pipeline import SMALL_REQUEST
-from clary.gateway.routes import EndpointPlan, TargetState, VariantPlan
+from clary.gateway.plans import EndpointPlan, TargetState, VariantPlan
+from clary.gateway.ties import Tie
 from clary.gateway.upstream import Broken, Connection, Headers, Waiter
+from clary.gateway.watching import Answer, Kept, Watch
 from clary.wire.exchange import Exchange
 
 _HELD_ANSWER = 256 << 10  # a longer answer is passed on while it comes
@@ -47,6 +52,8 @@ class Invocation(Waiter):
     _content_type_name = b"Content-Type"
     _tried: tuple[TargetState, ...] = ()
     _has_failed_over = False
+    _problem = b""  # with a success that cannot be passed on
+    _kept: Kept | None = None
     _connection: Connection | None = None
     _is_passing_on = False
     _status = 0
@@ -55,6 +62,9 @@ class Invocation(Waiter):
     _parts: list[bytes]
     _target: TargetState
     _sent: float
+    _is_plain = True  # neither of these two
+    tie: Tie | None = None
+    watch: Watch | None = None
 
     def __init__(
         self,
@@ -77,9 +87,17 @@ class Invocation(Waiter):
         self._fields = fields
         self._body = body
 
+    def heed(self, tie: Tie | None, watch: Watch | None) -> None:
+        """Before it begins: where it may go, and who is told how it ends."""
+        self.tie, self.watch = tie, watch
+        self._is_plain = tie is None and watch is None
+
     def begin(self) -> None:
         variant = self._variant
-        target = choose_target(variant.targets, variant.routing, self._gateway.chance)
+        if self._is_plain:
+            target = choose_target(variant.taking, variant.routing, self._gateway.chance)
+        else:
+            target = self._choose(variant, variant.taking)
         if target is None:
             self._count_failure(is_models=False)
             self._refuse(
@@ -91,6 +109,8 @@ class Invocation(Waiter):
         if variant.pipelines and self._may_share and len(self._body) <= SMALL_REQUEST:
             self._target = target
             target.outstanding += 1
+            if target.trouble is not None:
+                target.sent()
             self._sent = monotonic()
             request = (target.request_line, self._fields, self._body)
             target.pipelines.send(request, self, self._received + self._endpoint.timeout_s)
@@ -101,6 +121,9 @@ class Invocation(Waiter):
 
     def on_answer(self, head: AnswerHead, body: bytes) -> None:
         self._status = head.status
+        if not self._is_plain:
+            self._take_answer(head, body)
+            return
         if head.is_success:
             fields = b"%b%b\r\n%b" % (self._variant.fields, self._request_id.encode(), head.passed_on)
             self._exchange.respond(head.status, fields, body)
@@ -108,14 +131,20 @@ class Invocation(Waiter):
             self._refuse(failed_model(self._endpoint, self._variant.container, head.status, body))
         self._finish()
 
+    def _take_answer(self, head: AnswerHead, body: bytes) -> None:
+        """The same, for an invocation that more depends on, as if it had come in parts."""
+        self._take_head(head.status, head.headers)
+        self._parts = [body]
+        self.on_complete()
+
     def on_head(self, connection: Connection, status: int, headers: Headers) -> None:
         self._connection = connection
-        self._status = status
-        self._headers = headers
-        self._parts = []
+        self._take_head(status, headers)
 
     def on_body(self, data: bytes) -> None:
         if self._is_passing_on:
+            if self._kept is not None:
+                self._kept.add(data)
             self._pass_on(data)
             return
         self._parts.append(data)
@@ -129,21 +158,26 @@ class Invocation(Waiter):
         self._connection = None  # the pool's again
         if self._is_passing_on:
             self._exchange.end()
+            if self._kept is not None and self.watch is not None:
+                self._kept.tell(self.watch, self._variant.name, self._content_type())
         elif self.is_success:
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._exchange.respond(self._status, self._answer_fields(), body)
+            if self.watch is not None:
+                self.watch.on_end(self._variant.name, Answer(self._content_type(), body))
         else:
-            self._refuse(
-                failed_model(self._endpoint, self._variant.container, self._status, b"".join(self._parts))
-            )
+            body = self._problem or b"".join(self._parts)
+            self._refuse(failed_model(self._endpoint, self._variant.container, self._status, body))
         self._finish()
 
     def on_broken(self, how: Broken) -> None:
+        self._judge(how)
         if self._is_passing_on:
             self._count_failure(is_models=True)
             self._exchange.abort()
             self._target.release()
+            self._tell_failure()
         elif how is Broken.TIMEOUT:
             self._fail(timed_out_model(self._endpoint, self._variant.container))
         elif how is Broken.CUT or how is Broken.GARBAGE:
@@ -165,6 +199,8 @@ class Invocation(Waiter):
         """On a connection of its own."""
         self._target = target
         target.outstanding += 1
+        if target.trouble is not None:
+            target.sent()
         self._sent = monotonic()
         request = b"".join((target.request_line, self._fields, self._body))
         target.upstream.send(request, self, self._received + self._endpoint.timeout_s, fresh=fresh)
@@ -176,7 +212,8 @@ class Invocation(Waiter):
         if self._target not in self._tried:
             self._tried += (self._target,)
         other = None
-        if not was_seen or (self._variant.retries_elsewhere and not self._has_failed_over):
+        may_run_again = self._variant.retries_elsewhere and (self.tie is None or self.tie.may_run_twice)
+        if not was_seen or (may_run_again and not self._has_failed_over):
             other = self._other_target()
         if other is None:
             self._count_failure(is_models=True)
@@ -192,10 +229,41 @@ class Invocation(Waiter):
     def _other_target(self) -> TargetState | None:
         """By the routes of now: the request's own may be out of date, as an instance has just gone."""
         endpoint = self._gateway.current(self._endpoint)
-        variant = endpoint.variants.get(self._variant.name) if endpoint is not None else None
-        if variant is None:
+        named = endpoint.variants.get(self._variant.name) if endpoint is not None else None
+        if named is None:
             return None
-        return choose_target(variant.targets, variant.routing, self._gateway.chance, self._tried)
+        fleet = self._variant.fleet
+        plans = [plan for plan in named.plans if plan.takes_traffic]
+        plans.sort(key=lambda plan: plan.fleet != fleet)
+        in_rotation = [(plan, plan.taking) for plan in plans]
+        for plan, targets in (*in_rotation, *((plan, plan.targets) for plan in plans)):
+            target = self._choose(plan, targets)
+            if target is not None:
+                self._variant = plan
+                return target
+        return None
+
+    def _choose(self, variant: VariantPlan, targets: list[TargetState]) -> TargetState | None:
+        chance = self._gateway.chance
+        if self.tie is not None:
+            return self.tie.choose_target(variant, targets, chance, self._tried)
+        return choose_target(targets, variant.routing, chance, self._tried)
+
+    def _take_head(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._headers = headers
+        self._parts = []
+        if self.tie is not None and self.is_success:
+            self._problem = self.tie.problem(headers, self._target).encode()
+            if self._problem:
+                self._status = 500
+
+    def _judge(self, how: Broken) -> None:
+        """What a broken exchange says of its target. An answer that a client takes too slowly is an answer."""
+        if how is Broken.TIMEOUT and self._is_passing_on:
+            self._target.answered()
+        elif how is not Broken.STALE:
+            self._target.failed(self._sent)
 
     def _begin_passing_on(self) -> None:
         self._is_passing_on = True
@@ -203,8 +271,16 @@ class Invocation(Waiter):
         self._exchange.on_writable = self._go_on
         length = next((int(value) for name, value in self._headers if name == b"content-length"), None)
         self._exchange.start(self._status, self._answer_fields(), length=length)
-        self._pass_on(b"".join(self._parts))
+        held = b"".join(self._parts)
         self._parts.clear()
+        self._keep(held)
+        self._pass_on(held)
+
+    def _keep(self, data: bytes) -> None:
+        """From here on the answer is kept for whoever watches, beside being passed on."""
+        if self.watch is not None:
+            self._kept = Kept()
+            self._kept.add(data)
 
     def _pass_on(self, data: bytes) -> None:
         connection = self._connection
@@ -221,12 +297,24 @@ class Invocation(Waiter):
         """The client went in the middle of the answer."""
         if self._connection is not None:
             self._connection.abort()
+        if self._target.trouble is not None:
+            self._target.answered()
         self._target.release()
+        self._tell_failure()
 
     def _answer_fields(self) -> bytes:
         """Only what SageMaker passes on, of all that the container said."""
         lines = passed_on(self._headers, self._content_type_name)
+        if self.tie is not None:
+            lines += self.tie.answer_lines(self._headers, self._target)
         return b"%b%b\r\n%b" % (self._variant.fields, self._request_id.encode(), lines)
+
+    def _content_type(self) -> bytes:
+        return next((value for name, value in self._headers if name == b"content-type"), b"")
+
+    def _tell_failure(self) -> None:
+        if self.watch is not None:
+            self.watch.on_end(self._variant.name, None)
 
     def _finish(self) -> None:
         """The container has answered: counts and lets go of the target."""
@@ -240,7 +328,10 @@ class Invocation(Waiter):
                 meter.client_errors += 1
             else:
                 meter.server_errors += 1
-        self._target.release()
+        target = self._target
+        if target.trouble is not None:
+            target.answered()
+        target.release()
 
     def _fail(self, fault: Fault) -> None:
         self._count_failure(is_models=True)
@@ -255,3 +346,4 @@ class Invocation(Waiter):
 
     def _refuse(self, fault: Fault) -> None:
         send_fault(self._exchange, fault, self._request_id)
+        self._tell_failure()

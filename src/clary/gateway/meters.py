@@ -2,51 +2,58 @@
 
 Counts are plain numbers on the hot path and latencies plain lists; they become metric points together, once an
 interval or when a list has grown long. A value of 0 is as much a data point as a 1: `Average` of an error metric is
-the error rate.
+the error rate. What is counted of a new fleet is also counted with the dimension EndpointConfigName; that, too, costs a
+request nothing, because only turning counts into points is done twice.
 """
+
+from collections.abc import Mapping
 
 from clary.domain.routes import EndpointRoute
 from clary.telemetry.metrics import Recorder, Series
 
+PASSED_OVER = "InstancesPassedOver"
+SHADOWS_DROPPED = "ShadowInvocationsDropped"
+
 _NAMESPACE = "AWS/SageMaker"
+_OURS = "Clary"
 _MOST_HELD = 512  # latencies; taking them in must not hold up the loop
 
 
 class Meter:
-    """The metrics of one variant. `instances` is how many targets share its load now."""
+    """The metrics of one variant of one fleet.
+
+    `instances` is how many targets share the variant's load now, in all fleets; `fleet_instances` in this one.
+    """
 
     __slots__ = (
-        "_client_errors_series",
-        "_invocations_series",
-        "_model_errors_series",
-        "_model_latency_series",
+        "_dimensions",
         "_model_us",
-        "_overhead_latency_series",
         "_overhead_us",
-        "_per_instance_series",
-        "_server_errors_series",
+        "_rare",
+        "_recorder",
+        "_route",
+        "_sets",
         "client_errors",
+        "fleet_instances",
         "instances",
         "invocations",
         "model_errors",
         "server_errors",
     )
 
-    def __init__(self, recorder: Recorder, route: EndpointRoute, variant: str) -> None:
-        def series(name: str, unit: str = "None") -> Series:
-            dimensions = {"EndpointName": route.name, "VariantName": variant}
-            return recorder.series(route.key.account, route.key.region, _NAMESPACE, name, dimensions, unit)
-
-        self._invocations_series = series("Invocations")
-        self._per_instance_series = series("InvocationsPerInstance")
-        self._client_errors_series = series("Invocation4XXErrors")
-        self._server_errors_series = series("Invocation5XXErrors")
-        self._model_errors_series = series("InvocationModelErrors")
-        self._model_latency_series = series("ModelLatency", "Microseconds")
-        self._overhead_latency_series = series("OverheadLatency", "Microseconds")
+    def __init__(self, recorder: Recorder, route: EndpointRoute, variant: str, config_name: str = "") -> None:
+        self._recorder = recorder
+        self._route = route
+        self._dimensions = {"EndpointName": route.name, "VariantName": variant}
+        self._sets = [_Set(recorder, route, self._dimensions)]
+        if config_name:
+            traced = {**self._dimensions, "EndpointConfigName": config_name}
+            self._sets.append(_Set(recorder, route, traced))
         self._model_us: list[float] = []
         self._overhead_us: list[float] = []
+        self._rare: dict[str, Series] = {}
         self.instances = 1
+        self.fleet_instances = 1
         self.invocations = 0
         self.client_errors = 0
         self.server_errors = 0
@@ -61,25 +68,62 @@ class Meter:
         if len(times) >= _MOST_HELD:
             self._take_times()
 
+    def count(self, name: str) -> None:
+        """One more of something rare, a metric of this server's own."""
+        series = self._rare.get(name)
+        if series is None:
+            key = self._route.key
+            series = self._recorder.series(key.account, key.region, _OURS, name, self._dimensions, "Count")
+            self._rare[name] = series
+        series.add(1.0, 1)
+
     def flush(self) -> None:
         """Turns what was counted since the last time into metric points."""
         self._take_times()
         total = self.invocations
         if not total:
             return
-        self._invocations_series.add(1.0, total)
-        self._per_instance_series.add(1.0 / max(self.instances, 1), total)
-        for series, errors in (
-            (self._client_errors_series, self.client_errors),
-            (self._server_errors_series, self.server_errors),
-            (self._model_errors_series, self.model_errors),
-        ):
-            series.add(1.0, errors)
-            series.add(0.0, total - errors)
+        for series, instances in zip(self._sets, (self.instances, self.fleet_instances), strict=False):
+            series.invocations.add(1.0, total)
+            series.per_instance.add(1.0 / max(instances, 1), total)
+            for errors, count in (
+                (series.client_errors, self.client_errors),
+                (series.server_errors, self.server_errors),
+                (series.model_errors, self.model_errors),
+            ):
+                errors.add(1.0, count)
+                errors.add(0.0, total - count)
         self.invocations = self.client_errors = self.server_errors = self.model_errors = 0
 
     def _take_times(self) -> None:
-        self._model_latency_series.observe_all(self._model_us)
-        self._overhead_latency_series.observe_all(self._overhead_us)
+        for series in self._sets:
+            series.model_latency.observe_all(self._model_us)
+            series.overhead_latency.observe_all(self._overhead_us)
         self._model_us.clear()
         self._overhead_us.clear()
+
+
+class _Set:
+    """The endpoint metrics under one set of dimensions."""
+
+    __slots__ = (
+        "client_errors",
+        "invocations",
+        "model_errors",
+        "model_latency",
+        "overhead_latency",
+        "per_instance",
+        "server_errors",
+    )
+
+    def __init__(self, recorder: Recorder, route: EndpointRoute, dimensions: Mapping[str, str]) -> None:
+        def series(name: str, unit: str = "None") -> Series:
+            return recorder.series(route.key.account, route.key.region, _NAMESPACE, name, dimensions, unit)
+
+        self.invocations = series("Invocations")
+        self.per_instance = series("InvocationsPerInstance")
+        self.client_errors = series("Invocation4XXErrors")
+        self.server_errors = series("Invocation5XXErrors")
+        self.model_errors = series("InvocationModelErrors")
+        self.model_latency = series("ModelLatency", "Microseconds")
+        self.overhead_latency = series("OverheadLatency", "Microseconds")

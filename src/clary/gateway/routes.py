@@ -1,103 +1,44 @@
-"""The gateway's routes, made ready for use: everything an invocation needs is computed when a route changes.
+"""The gateway's routes: endpoint key → plan (`plans`), and the targets and meters behind all plans.
 
 The table is replaced or changed as a whole between two requests, so a request sees one state of it. A target that
 leaves the routes lives on until its last request has ended; `when_idle` tells when that is.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute, Target, VariantRoute
-from clary.gateway.balance import Weighted
 from clary.gateway.meters import Meter
 from clary.gateway.pipeline import Pipelines
+from clary.gateway.plans import EndpointPlan, TargetState, VariantPlan
 from clary.gateway.upstream import Open, Upstream
 from clary.telemetry.metrics import Recorder
 
-
-class TargetState:
-    """One address that takes traffic, with the requests this gateway has outstanding there."""
-
-    __slots__ = ("instance_id", "on_idle", "outstanding", "pipelines", "request_line", "upstream")
-
-    def __init__(self, target: Target, upstream: Upstream, pipelines: Pipelines) -> None:
-        self.instance_id = target.instance_id
-        self.upstream = upstream
-        self.pipelines = pipelines
-        self.outstanding = 0
-        self.on_idle: Callable[[TargetState], None] | None = None
-        self.request_line: Final = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\n" + (
-            f"authorization: Bearer {target.token}\r\n".encode() if target.token else b""
-        )
-
-    def release(self) -> None:
-        """A request there has ended."""
-        self.outstanding -= 1
-        if self.on_idle is not None and not self.outstanding:
-            self.on_idle(self)
-
-    def close(self) -> None:
-        """Keeps no idle connections any more."""
-        self.upstream.close()
-        self.pipelines.close()
-
-
-class VariantPlan:
-    """One variant, ready to be chosen and answered for."""
-
-    __slots__ = (
-        "container",
-        "fields",
-        "meter",
-        "name",
-        "pipelines",
-        "retries_elsewhere",
-        "routing",
-        "targets",
-    )
-
-    def __init__(self, route: VariantRoute, targets: list[TargetState], meter: Meter) -> None:
-        self.name = route.name
-        self.container = route.container
-        self.routing = route.routing
-        self.retries_elsewhere = route.retries_elsewhere
-        self.pipelines = route.pipelines
-        self.targets = targets
-        self.meter = meter
-        self.fields = f"x-Amzn-Invoked-Production-Variant: {route.name}\r\nx-amzn-RequestId: ".encode()
-
-
-class EndpointPlan:
-    """One endpoint, ready to be invoked."""
-
-    __slots__ = ("any_variant", "key", "name", "timeout_s", "variants", "weighs_nothing")
-
-    def __init__(self, route: EndpointRoute, variants: list[VariantPlan]) -> None:
-        self.key = route.key
-        self.name = route.name
-        self.timeout_s = route.invocation_timeout_s
-        self.variants = {variant.name: variant for variant in variants}
-        weights = {variant.name: variant.weight for variant in route.variants}
-        # A variant without a target takes no share: the others answer rather than nobody.
-        self.any_variant = Weighted([(plan, weights[plan.name]) for plan in variants if plan.targets])
-        self.weighs_nothing = not any(weight > 0 for weight in weights.values())
+_LONGEST_REQUEST_S: Final = 600.0
+"""After this no request of an older route is under way any more: its meter has been read for the last time."""
 
 
 class RouteTable:
     """Endpoint key → plan, and the targets behind all plans."""
 
-    def __init__(self, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, recorder: Recorder, loop: asyncio.AbstractEventLoop, *, retry_user_code: bool = False
+    ) -> None:
         self.version = 0
         self.connections: set[Open] = set()
         self._recorder = recorder
         self._loop = loop
+        self._retry_user_code = retry_user_code
         self._plans: dict[tuple[str, str, str], EndpointPlan] = {}
         self._routes: dict[EndpointKey, EndpointRoute] = {}
         self._targets: dict[Target, TargetState] = {}
         self._retired: set[TargetState] = set()
-        self._meters: dict[tuple[EndpointKey, str, str], Meter] = {}
+        self._meters: dict[_MeterId, Meter] = {}
+        self._leaving: dict[
+            Meter, float
+        ] = {}  # of older routes, until when requests may still be counted there
         self._watches: list[tuple[set[TargetState], Callable[[], None]]] = []
 
     def find(self, key: tuple[str, str, str]) -> EndpointPlan | None:
@@ -117,8 +58,11 @@ class RouteTable:
         self.version = version
 
     def flush_meters(self) -> None:
-        for meter in self._meters.values():
+        for meter in (*self._meters.values(), *self._leaving):
             meter.flush()
+        now = self._loop.time()
+        for meter in [meter for meter, until in self._leaving.items() if now > until]:
+            del self._leaving[meter]
 
     @property
     def outstanding(self) -> int:
@@ -153,28 +97,45 @@ class RouteTable:
         if old == route:
             return
         if old is not None:
-            for variant in old.variants:
-                self._meter(old, variant).flush()  # counted with the old number of instances
+            for identity in _meter_ids(old):
+                self._meters[identity].flush()  # counted with the old number of instances
         if route is None:
             del self._routes[key], self._plans[key]
         else:
             self._routes[key] = route
-            self._plans[key] = EndpointPlan(route, [self._plan_variant(route, v) for v in route.variants])
+            self._plans[key] = self._plan(route)
         if old is not None:
             self._retire(_targets(old) - _targets(route))
-            for identity in _meter_identities(old) - _meter_identities(route):
-                del self._meters[identity]
+            for identity in _meter_ids(old) - _meter_ids(route):
+                # Requests that went to a fleet that leaves are still to be counted.
+                self._leaving[self._meters.pop(identity)] = self._loop.time() + _LONGEST_REQUEST_S
+
+    def _plan(self, route: EndpointRoute) -> EndpointPlan:
+        plan = EndpointPlan(
+            route,
+            [self._plan_variant(route, variant) for variant in route.variants],
+            [self._plan_variant(route, shadow) for shadow in route.shadows],
+        )
+        for named in plan.variants.values():
+            for each in named.plans:
+                each.meter.instances = named.active
+        return plan
 
     def _plan_variant(self, route: EndpointRoute, variant: VariantRoute) -> VariantPlan:
         meter = self._meter(route, variant)
-        meter.instances = len(variant.targets)
-        return VariantPlan(variant, [self._target(target) for target in variant.targets], meter)
+        meter.instances = meter.fleet_instances = len(variant.targets)
+        targets = [self._target(target) for target in variant.targets]
+        retries = variant.retries_elsewhere or self._retry_user_code
+        plan = VariantPlan(variant, targets, meter, retries_elsewhere=retries)
+        for target in targets:
+            target.plan = plan
+        return plan
 
     def _meter(self, route: EndpointRoute, variant: VariantRoute) -> Meter:
-        identity = (route.key, route.name, variant.name)
+        identity = _meter_id(route, variant)
         meter = self._meters.get(identity)
         if meter is None:
-            meter = self._meters[identity] = Meter(self._recorder, route, variant.name)
+            meter = self._meters[identity] = Meter(self._recorder, route, variant.name, variant.config_name)
         return meter
 
     def _target(self, target: Target) -> TargetState:
@@ -206,12 +167,23 @@ class RouteTable:
                 watch[1]()
 
 
+_MeterId = tuple[EndpointKey, str, str, str, str]
+
+
 def _targets(route: EndpointRoute | None) -> set[Target]:
     """A target belongs to one endpoint only: instances are never shared."""
-    return (
-        {target for variant in route.variants for target in variant.targets} if route is not None else set()
-    )
+    return {target for variant in _all_variants(route) for target in variant.targets}
 
 
-def _meter_identities(route: EndpointRoute | None) -> set[tuple[EndpointKey, str, str]]:
-    return {(route.key, route.name, v.name) for v in route.variants} if route is not None else set()
+def _meter_ids(route: EndpointRoute | None) -> set[_MeterId]:
+    return {_meter_id(route, variant) for variant in _all_variants(route)} if route is not None else set()
+
+
+def _meter_id(route: EndpointRoute, variant: VariantRoute) -> _MeterId:
+    return route.key, route.name, variant.name, variant.fleet, variant.config_name
+
+
+def _all_variants(route: EndpointRoute | None) -> Iterator[VariantRoute]:
+    if route is not None:
+        yield from route.variants
+        yield from route.shadows

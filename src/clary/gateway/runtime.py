@@ -8,6 +8,7 @@ route is applied here, no later answer comes from it.
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Callable
 from logging import getLogger
 from time import monotonic
@@ -15,21 +16,18 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from clary.domain.faults import Fault, internal, not_supported
-from clary.gateway.answers import (
-    RUNTIME,
-    invalid,
-    no_components,
-    not_multi_container,
-    not_multi_model,
-    send_fault,
-    unknown_endpoint,
-    unknown_variant,
-)
+from clary.gateway import members
+from clary.gateway.answers import RUNTIME, invalid, send_fault, unknown_endpoint
 from clary.gateway.balance import Chance
 from clary.gateway.invocation import Invocation
+from clary.gateway.members import RARE
+from clary.gateway.plans import EndpointPlan
 from clary.gateway.request_ids import RequestIds
-from clary.gateway.routes import EndpointPlan, RouteTable, VariantPlan
-from clary.gateway.streams import StreamInvocation
+from clary.gateway.routes import RouteTable
+from clary.gateway.shadows import Shadows
+from clary.gateway.streams import LONGEST_STREAM_S, StreamInvocation
+from clary.gateway.ties import NewSession, Tie
+from clary.gateway.watching import Sampler
 from clary.wire.exchange import BodyError, BodyTooLarge, Exchange
 from clary.wire.heads import Head
 from clary.wire.identify import check_scope
@@ -46,28 +44,7 @@ _KINDS: tuple[tuple[bytes, type[Invocation] | None], ...] = (
 
 _HASHED_ASIDE = 1 << 20  # hashing a body of this size would hold up the loop for a millisecond
 
-_TARGET_VARIANT = b"x-amzn-sagemaker-target-variant"
-_TARGET_MODEL = b"x-amzn-sagemaker-target-model"
-_TARGET_CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
-_COMPONENT = b"x-amzn-sagemaker-inference-component"
-_SESSION = b"x-amzn-sagemaker-session-id"
-_EXPLANATIONS = b"x-amzn-sagemaker-enable-explanations"
-_INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
-_CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 _STREAM_ACCEPT = b"x-amzn-sagemaker-accept"
-
-_RARE = frozenset(
-    (
-        _TARGET_VARIANT,
-        _TARGET_MODEL,
-        _TARGET_CONTAINER,
-        _COMPONENT,
-        _SESSION,
-        _EXPLANATIONS,
-        _INFERENCE_ID,
-        _CUSTOM_ATTRIBUTES,
-    )
-)
 
 _REMEMBERED = 1024
 _LONGEST_REMEMBERED = 256
@@ -93,9 +70,15 @@ class Runtime:
         max_body_bytes: int,
         authorise: Callable[[Signer, Head, bool, str], None] = lambda signer, head, streams, name: None,
         chance: Chance = random.random,
+        now: Callable[[], float] = time.time,
+        sampler: Sampler | None = None,
     ) -> None:
+        """`now` is in seconds since the epoch; `sampler` says which requests are captured."""
         self.loop = asyncio.get_running_loop()
         self.chance = chance
+        self._now = now
+        self._sampler = sampler
+        self._shadows = Shadows(self.loop, chance)
         self._table = table
         self._verifier = verifier
         self._request_ids = request_ids
@@ -141,8 +124,13 @@ class Runtime:
             endpoint = self._table.find((account, signer.region, key_name))
             if endpoint is None:
                 raise unknown_endpoint(name, account)
-            variant = self._choose_variant(head, endpoint)
-            fields = self._container_fields(head, len(body), kind)
+            tie = None
+            if RARE.isdisjoint(head.headers):
+                variant = endpoint.any_variant.choose(self.chance) or members.without_instance(endpoint)
+            else:
+                is_stream = kind is StreamInvocation
+                variant, tie = members.choose(head, endpoint, is_stream, self.chance, self._now())
+            fields = self._container_fields(head, len(body), kind, tie)
         except Fault as fault:
             send_fault(exchange, fault, request_id)
             return
@@ -150,7 +138,31 @@ class Runtime:
             log.exception("an invocation could not be admitted", extra={"request_id": request_id})
             send_fault(exchange, internal(), request_id)
             return
-        kind(self, exchange, request_id, received, endpoint, variant, fields, body).begin()
+        invocation = kind(self, exchange, request_id, received, endpoint, variant, fields, body)
+        if tie is None and endpoint.is_plain:
+            invocation.begin()
+        else:
+            self._begin_specially(invocation, tie, exchange, request_id, endpoint, fields, body)
+
+    def _begin_specially(
+        self,
+        invocation: Invocation,
+        tie: Tie | None,
+        exchange: Exchange,
+        request_id: str,
+        endpoint: EndpointPlan,
+        fields: bytes,
+        body: bytes,
+    ) -> None:
+        """Begins a request that is tied to an instance, or captured, or copied: the copies leave after it."""
+        watch = None
+        if self._sampler is not None and endpoint.route.capture is not None:
+            watch = self._sampler(endpoint, exchange.head, body, request_id)
+        invocation.heed(tie, watch)
+        invocation.begin()
+        if endpoint.shadows and not isinstance(tie, NewSession):
+            limit_s = LONGEST_STREAM_S if isinstance(invocation, StreamInvocation) else endpoint.timeout_s
+            self._shadows.copy(endpoint, fields, body, limit_s, watch)
 
     def _address(self, target: bytes) -> Address | None:
         """None when the target is no runtime operation's."""
@@ -163,30 +175,11 @@ class Runtime:
                 self._addresses[target] = address
         return address
 
-    def _choose_variant(self, head: Head, endpoint: EndpointPlan) -> VariantPlan:
-        if not _RARE.isdisjoint(head.headers):
-            _check_members(head, endpoint)
-            named = head.headers.get(_TARGET_VARIANT)
-            if named is not None:
-                found = endpoint.variants.get(named.decode("latin-1"))
-                if found is None:
-                    raise unknown_variant(endpoint, named.decode("latin-1"))
-                return found
-        variant = endpoint.any_variant.choose(self.chance)
-        if variant is not None:
-            return variant
-        if endpoint.weighs_nothing:
-            raise invalid(
-                f"Endpoint {endpoint.name} has no production variant with a weight above zero; name one as the "
-                "target variant."
-            )
-        return next(iter(endpoint.variants.values()))  # none has an instance: its own refusal says so
-
-    def _container_fields(self, head: Head, length: int, kind: type[Invocation]) -> bytes:
+    def _container_fields(self, head: Head, length: int, kind: type[Invocation], tie: Tie | None) -> bytes:
         """The header lines the container gets: of the caller's headers only these."""
         get = head.headers.get
         accept = get(b"accept" if kind is Invocation else _STREAM_ACCEPT)
-        wanted = (get(b"content-type"), accept, get(_CUSTOM_ATTRIBUTES), length)
+        wanted = (get(b"content-type"), accept, get(members.CUSTOM_ATTRIBUTES), length)
         fields = self._fields.get(wanted)
         if fields is None:
             fields = _field_lines(*wanted)
@@ -194,7 +187,7 @@ class Runtime:
                 if len(self._fields) >= _REMEMBERED:
                     self._fields.clear()
                 self._fields[wanted] = fields
-        return fields
+        return fields if tie is None else fields[:-2] + tie.request_line + b"\r\n"
 
     def _refuse_body(self, exchange: Exchange, error: BodyError) -> None:
         if isinstance(error, BodyTooLarge):
@@ -211,30 +204,6 @@ def _read_address(target: bytes) -> Address | None:
             name = unquote(raw) if "%" in raw else raw
             return Address(kind, name, name.lower())
     return None
-
-
-def _check_members(head: Head, endpoint: EndpointPlan) -> None:
-    headers = head.headers
-    if _TARGET_MODEL in headers:
-        raise not_multi_model(endpoint)
-    if _TARGET_CONTAINER in headers:
-        raise not_multi_container(endpoint)
-    if _COMPONENT in headers:
-        raise no_components(endpoint)
-    for name, member in ((_SESSION, "SessionId"), (_EXPLANATIONS, "EnableExplanations")):
-        if name in headers:
-            raise invalid(not_supported(member).message)
-    _check_length(head, _CUSTOM_ATTRIBUTES, "customAttributes", 1024)
-    _check_length(head, _INFERENCE_ID, "inferenceId", 64)
-
-
-def _check_length(head: Head, name: bytes, member: str, longest: int) -> None:
-    value = head.text(name)
-    if len(value) > longest:
-        raise invalid(
-            f"1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have "
-            f"length less than or equal to {longest}"
-        )
 
 
 def _field_lines(

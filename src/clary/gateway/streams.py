@@ -43,14 +43,17 @@ class StreamInvocation(Invocation):
         payload = msgspec.json.encode({"Message": message, "ErrorCode": code})
         self._exchange.push(frame(_STREAM_ERROR, payload))
         self._exchange.end()
+        self._judge(how)
         self._count_failure(is_models=True)
         self._target.release()
+        self._tell_failure()
 
     def _begin_passing_on(self) -> None:
         self._is_passing_on = True
         self._exchange.on_lost = self._drop
         self._exchange.on_writable = self._go_on
         self._exchange.start(200, self._answer_fields())
+        self._keep(b"")
 
     def _pass_on(self, data: bytes) -> None:
         if not self._exchange.push(frame(_PART, data)):

@@ -81,6 +81,10 @@ class Tunnels:
             if now - max(pipe.active_at, pipe.other.active_at) > IDLE_S:
                 pipe.close()
 
+    @property
+    def are_open(self) -> bool:
+        return bool(self._open)
+
     def close(self) -> None:
         for pipe in list(self._open):
             pipe.close()

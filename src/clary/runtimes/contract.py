@@ -43,6 +43,7 @@ class InvocationResponse(NamedTuple):
     content_type: str
     body: bytes
     custom_attributes: str = ""
+    session_fields: tuple[tuple[str, str], ...] = ()  # headers that open or close a stateful session
 
 
 @dataclass(frozen=True, slots=True)

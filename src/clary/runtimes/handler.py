@@ -26,6 +26,7 @@ from clary.runtimes.contract import InvocationHead, InvocationRequest, Invocatio
 DEFAULT_PROGRAM = "inference.py"
 Function = Callable[..., Any]
 _STEPS = ("input_fn", "predict_fn", "output_fn")
+_SESSION_FIELDS = ("X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id")
 _MOST_NAMES = 5
 
 
@@ -121,6 +122,7 @@ class Context:
         self.model_name = "model"
         self.response_content_type = ""
         self.custom_attributes = ""
+        self.session_fields: dict[str, str] = {}
         self._headers = dict(head.headers) if head else {}
 
     def get_request_header(self, index: int, key: str) -> str | None:
@@ -133,11 +135,14 @@ class Context:
         self.response_content_type = value
 
     def set_response_header(self, index: int, key: str, value: str) -> None:
-        """Of an answer's headers only these two leave an endpoint."""
+        """Of an answer's headers only these leave an endpoint."""
         if key.lower() == "x-amzn-sagemaker-custom-attributes":
             self.custom_attributes = value
         elif key.lower() == "content-type":
             self.response_content_type = value
+        for name in _SESSION_FIELDS:
+            if key.lower() == name.lower():
+                self.session_fields[name] = str(value)
 
 
 class Handlers:
@@ -179,7 +184,8 @@ class Handlers:
             result = _call(self._output, predicted, accept, context=context)
         body, kind = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         kind = str(kind or context.response_content_type or accept)
-        return InvocationResponse(200, kind, _body(body), context.custom_attributes)
+        fields = tuple(context.session_fields.items())
+        return InvocationResponse(200, kind, _body(body), context.custom_attributes, fields)
 
 
 def _run(script: Script) -> ModuleType:

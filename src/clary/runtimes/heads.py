@@ -101,8 +101,8 @@ def check_beginning(data: bytes) -> None:
 
 
 def encode_response(response: InvocationResponse, *, keep_alive: bool) -> bytes:
-    status, content_type, body, custom_attributes = response
-    if custom_attributes or not keep_alive or not body:
+    status, content_type, body, custom_attributes, session_fields = response
+    if custom_attributes or session_fields or not keep_alive or not body:
         return _encode_unusual(response, keep_alive)
     start = _STARTS.get((status, content_type)) or _start(status, content_type)
     return b"%b%d\r\n\r\n%b" % (start, len(body), body)
@@ -124,6 +124,8 @@ def _encode_unusual(response: InvocationResponse, keep_alive: bool) -> bytes:
     if response.custom_attributes:
         attributes = _header_value(response.custom_attributes)
         lines.append(b"X-Amzn-SageMaker-Custom-Attributes: " + attributes + b"\r\n")
+    for name, value in response.session_fields:
+        lines.append(b"%b: %b\r\n" % (name.encode(), _header_value(value)))
     if not keep_alive:
         lines.append(b"Connection: close\r\n")
     return b"".join([*lines, b"\r\n", response.body])

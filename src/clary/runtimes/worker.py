@@ -97,9 +97,7 @@ def _answer_on(channel: socket.socket, answers: Answers) -> None:
         response = answers.answer(InvocationRequest(head, body))
         if os.getpid() != me:
             return  # a script that forked and came back twice: only the first may answer
-        channel.sendall(
-            frame((response.status, response.content_type, response.body, response.custom_attributes))
-        )
+        channel.sendall(frame(tuple(response)))
 
 
 def _receive(channel: socket.socket) -> tuple[Any, ...] | None:

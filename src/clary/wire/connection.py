@@ -12,6 +12,7 @@
 import asyncio
 import contextlib
 import logging
+import select
 import sys
 from collections import deque
 from collections.abc import Coroutine
@@ -115,7 +116,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(self)
         if self._server.is_stopping:
-            self._transport.close()
+            self.let_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
@@ -333,17 +334,29 @@ class HttpConnection(asyncio.Protocol):
             else:
                 self._transport.abort()
         elif self._lingers or (self._current is None and not self._target and self._incoming is None):
-            self._transport.close()
+            if self._lingers or not self._has_unread():
+                self._transport.close()
         elif self._incoming is not None and not self._incoming.ended and self._incoming.awaits_body:
             self._stop_parsing((408, "The request's body did not come in time."))
         else:
             self._stop_parsing((408, "The request did not come in time."))
 
-    def close_if_idle(self) -> None:
-        if self._current is None and not self._waiting:
+    def let_go(self) -> None:
+        """The server stops: closes when idle, after the quiet time that the server grants."""
+        if self._current is not None or self._waiting or not self._is_between:
+            return
+        if self._server.quiet_s:
+            self.deadline = min(self.deadline, self.loop.time() + self._server.quiet_s)
+        else:
             self._transport.close()
 
     # -- inside
+
+    def _has_unread(self) -> bool:
+        """Whether a request has come that was not read yet: closing now would reset its client."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0)) and not self._peer_ended
 
     def _handle(self, exchange: Exchange) -> None:
         try:

@@ -58,6 +58,7 @@ class HttpServer:
         self.date_line = _date_line()
         self.usual = UsualRequests(most_headers=self.limits.headers, most_bytes=self.limits.head_bytes)
         self.is_stopping = False
+        self.quiet_s = 0.0  # a stopping server: how long idle connections stay open
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
@@ -83,17 +84,23 @@ class HttpServer:
             await self.loop.create_unix_server(self.connection, sock=sock, backlog=backlog)
         )
 
-    def stop_accepting(self) -> None:
-        """No new connections; idle ones close; requests under way go on and close their connections."""
+    def stop_accepting(self, quiet_s: float = 0.0) -> None:
+        """No new connections; idle ones close; requests under way go on and close their connections.
+
+        With `quiet_s` an idle connection is closed only after it has been idle that long: a client that is just
+        sending its next request on it gets its answer, which says that it is the last one.
+        """
         self.is_stopping = True
+        self.quiet_s = quiet_s
         for listener in self._listeners:
             listener.close()
         for connection in list(self.connections):
-            connection.close_if_idle()
+            connection.let_go()
 
     async def close(self, grace_s: float = 10.0) -> None:
         """Stops accepting, lets what is under way finish for `grace_s`, then breaks the rest off."""
-        self.stop_accepting()
+        if not self.is_stopping:
+            self.stop_accepting()
         if self.connections:
             self._all_closed = self.loop.create_future()
             await asyncio.wait([self._all_closed], timeout=grace_s)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clary.domain.routes import EndpointKey, EndpointRoute
 from clary.gateway.answers import failed_model, timed_out_model, unreadable_model
-from clary.gateway.routes import EndpointPlan
+from clary.gateway.plans import EndpointPlan
 
 ROUTE = EndpointRoute(EndpointKey("111122223333", "us-east-1", "my-ep"), "My-Ep", "uid", 1, ())
 ENDPOINT = EndpointPlan(ROUTE, [])

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from math import sqrt
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +78,43 @@ def test_equally_loaded_targets_share_evenly() -> None:
         assert chosen is not None
         chosen.outstanding += 1
     assert {place.outstanding for place in places} == {100}
+
+
+def test_H11_a_hundred_thousand_requests_are_shared_90_to_10_within_three_sigma() -> None:
+    random = Random(90_10)
+    choice = Weighted([("A", 90.0), ("B", 10.0)])
+    drawn = Counter(choice.choose(random.random) for _ in range(100_000))
+    assert abs(drawn["B"] - 10_000) <= 3 * sqrt(100_000 * 0.9 * 0.1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 20])
+def test_H11_random_routing_is_even_within_three_sigma(count: int) -> None:
+    random = Random(count)
+    places = [Place(load) for load in range(count)]
+    drawn = Counter(id(choose_target(places, "RANDOM", random.random)) for _ in range(20_000))
+    allowed = 3 * sqrt(20_000 * (1 / count) * (1 - 1 / count))
+    assert all(abs(drawn[id(place)] - 20_000 / count) <= allowed for place in places)
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_H11_least_outstanding_requests_spares_a_slow_target(count: int) -> None:
+    """A target that takes ten times as long gets about a tenth, and nobody's queue grows."""
+    random = Random(count)
+    places = [Place() for _ in range(count)]
+    ends: list[tuple[int, Place]] = []
+    taken: Counter[int] = Counter()
+    for now in range(4_000):
+        for end in [each for each in ends if each[0] <= now]:
+            ends.remove(end)
+            end[1].outstanding -= 1
+        chosen = choose_target(places, "LEAST_OUTSTANDING_REQUESTS", random.random)
+        assert chosen is not None
+        chosen.outstanding += 1
+        taken[places.index(chosen)] += 1
+        ends.append((now + (10 * count if chosen is places[0] else count), chosen))
+    others = sum(taken.values()) - taken[0]
+    assert taken[0] < 0.4 * others / (count - 1)
+    assert max(place.outstanding for place in places) <= 6
 
 
 def test_random_routing_reaches_every_target() -> None:

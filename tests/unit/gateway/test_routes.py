@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute, Target, VariantRoute
-from clary.gateway.routes import RouteTable, TargetState
+from clary.gateway.plans import TargetState
+from clary.gateway.routes import RouteTable
 from clary.telemetry.metrics import Recorder
 
 
@@ -40,7 +41,7 @@ def with_table(test: Callable[[RouteTable], None]) -> None:
 
 def targets(table: RouteTable, name: str) -> list[TargetState]:
     plan = table.find(key(name))
-    return [] if plan is None else plan.variants["All"].targets
+    return [] if plan is None else plan.variants["All"].plans[0].targets
 
 
 instances_or_none = st.lists(st.sampled_from(["i-1", "i-2", "i-3"]), max_size=3, unique=True) | st.none()

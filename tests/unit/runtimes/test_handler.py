@@ -182,3 +182,21 @@ def test_a_model_without_code_has_no_script(tmp_path: Path) -> None:
 def test_the_usual_causes_come_with_what_helps() -> None:
     assert "requirements.txt" in words_of(ModuleNotFoundError("No module named 'x'"))
     assert "free some space" in words_of(OSError(28, "No space left on device"))
+
+
+def test_H12_a_script_opens_and_closes_sessions_by_headers_of_its_answer(tmp_path: Path) -> None:
+    answers = handlers(
+        tmp_path,
+        MODEL + "NEW = 's1; Expires=2030-01-01T00:00:00Z'\n"
+        "def input_fn(data, content_type, context):\n"
+        "    if context.get_request_header(0, 'X-Amzn-SageMaker-Session-Id') == 'NEW_SESSION':\n"
+        "        context.set_response_header(0, 'x-amzn-sagemaker-new-session-id', NEW)\n"
+        "    else:\n"
+        "        context.set_response_header(0, 'X-Amzn-SageMaker-Closed-Session-Id', 's1')\n"
+        "        context.set_response_header(0, 'X-Other', 'stays here')\n"
+        "    return 1\n",
+    )
+    opened = ask(answers, b"1", **{"x-amzn-sagemaker-session-id": "NEW_SESSION"})
+    assert opened.session_fields == (("X-Amzn-SageMaker-New-Session-Id", "s1; Expires=2030-01-01T00:00:00Z"),)
+    closed = ask(answers, b"1", **{"x-amzn-sagemaker-session-id": "s1"})
+    assert closed.session_fields == (("X-Amzn-SageMaker-Closed-Session-Id", "s1"),)

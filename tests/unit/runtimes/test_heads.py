@@ -112,3 +112,10 @@ def test_custom_attributes_cannot_end_the_head() -> None:
         b"Content-Length",
         b"X-Amzn-SageMaker-Custom-Attributes",
     ]
+
+
+def test_H12_headers_of_a_session_are_written_and_cannot_end_the_head() -> None:
+    fields = (("X-Amzn-SageMaker-New-Session-Id", "a; Expires=b\r\nSet-Cookie: c"),)
+    response = InvocationResponse(200, "text/csv", b"1\n", session_fields=fields)
+    head = encode_response(response, keep_alive=True).partition(b"\r\n\r\n")[0]
+    assert head.split(b"\r\n")[-1] == b"X-Amzn-SageMaker-New-Session-Id: a; Expires=b  Set-Cookie: c"

@@ -1,0 +1,90 @@
+"""One captured request as a line of SageMaker's JSON Lines. Pure.
+
+Data is text where its content type is listed as CSV or JSON and it is UTF-8, BASE64 otherwise. The content type that
+is written is the header as it came, with its parameters.
+"""
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clary.domain.routes import Capture
+
+EVENT_VERSION = "0"
+_PIECE = 48 << 10  # whole groups of three bytes, so that pieces of base64 can be put together
+
+
+class Payload(NamedTuple):
+    """A body with the content type it was sent with, empty when none was said."""
+
+    content_type: str
+    data: bytes
+
+
+class Captured(NamedTuple):
+    """One request that was sampled. `answer` is None when the model gave an error."""
+
+    event_id: str
+    at: float  # seconds since the epoch
+    request: Payload
+    answer: Payload | None
+    inference_id: str = ""
+    custom_attributes: str = ""
+
+    @property
+    def size(self) -> int:
+        return len(self.request.data) + (len(self.answer.data) if self.answer else 0)
+
+
+def line(captured: Captured, capture: Capture) -> bytes:
+    """The line with its end."""
+    data: dict[str, Any] = {}
+    if capture.takes_input:
+        data["endpointInput"] = _side("INPUT", captured.request, capture)
+    if capture.takes_output and captured.answer is not None:
+        data["endpointOutput"] = _side("OUTPUT", captured.answer, capture)
+    event: dict[str, Any] = {"eventId": captured.event_id}
+    if captured.custom_attributes:
+        event["customAttributes"] = [captured.custom_attributes]
+    if captured.inference_id:
+        event["inferenceId"] = captured.inference_id
+    event["inferenceTime"] = f"{datetime.fromtimestamp(int(captured.at), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return _encode({"captureData": data, "eventMetadata": event, "eventVersion": EVENT_VERSION}) + b"\n"
+
+
+_encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+
+
+def _side(mode: str, payload: Payload, capture: Capture) -> dict[str, str]:
+    encoding = _encoding(payload.content_type, capture)
+    text = ""
+    if encoding != "BASE64":
+        try:
+            text = payload.data.decode()
+        except UnicodeDecodeError:
+            encoding = "BASE64"
+    if encoding == "BASE64":
+        text = _base64(payload.data)
+    return {
+        "observedContentType": payload.content_type,
+        "mode": mode,
+        "data": text,
+        "encoding": encoding,
+    }
+
+
+def _encoding(content_type: str, capture: Capture) -> str:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in capture.csv_types:
+        return "CSV"
+    return "JSON" if media_type in capture.json_types else "BASE64"
+
+
+def _base64(data: bytes) -> str:
+    """In pieces: one call over many megabytes would keep every other thread from running."""
+    if len(data) <= _PIECE:
+        return base64.b64encode(data).decode()
+    return "".join(base64.b64encode(data[at : at + _PIECE]).decode() for at in range(0, len(data), _PIECE))
