@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:R
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Settings of a data directory on which every process is one that only sleeps."""
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    monkeypatch.setattr(supervisor, "command", lambda name, settings, listen_fd: sleep)
+    monkeypatch.setattr("clary.supervisor.leading.command", lambda name, settings, listen_fd: sleep)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     found = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", port=0, gateways=1)
     yield found
@@ -89,7 +89,7 @@ def test_Z02_a_start_on_a_full_disk_says_so(settings: Settings, monkeypatch: pyt
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(supervisor, "_write_whole", full)
+    monkeypatch.setattr("clary.supervisor.leading.write_whole", full)
     with pytest.raises(supervisor.CannotStart, match="No space left on device"):
         Supervisor(settings, print).start()
     assert _running(settings) == {}
@@ -140,7 +140,9 @@ def test_Z02_a_process_that_was_started_and_not_yet_recorded_is_adopted_and_not_
     path = settings.run_dir / "control.pid.json"
     path.unlink()
     # A process records itself once it has come so far: here, while somebody waits for it.
-    monkeypatch.setattr("clary.supervisor.time.sleep", lambda _: processes.record(path, before["control"]))
+    monkeypatch.setattr(
+        "clary.supervisor.names.time.sleep", lambda _: processes.record(path, before["control"])
+    )
     successor = Supervisor(settings, print)
     assert successor.start()
     assert _running(settings) == before

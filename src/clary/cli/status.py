@@ -9,7 +9,7 @@ from typing import Any
 
 from clary.cli import server
 from clary.links import processes
-from clary.supervisor import process_names
+from clary.supervisor import names_of, roles
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,12 +46,18 @@ def size(count: float) -> str:
 
 def _processes(found: server.Running) -> list[tuple[str, str, str]]:
     rows = []
-    for name in ["supervisor", *process_names(found.settings)]:
-        identity = processes.alive(found.settings.run_dir / f"{name}.pid.json")
-        if identity is None:
-            rows.append((name, "not running", ""))
-        else:
-            rows.append((name, str(identity.pid), size(processes.memory_bytes(identity))))
+    for role in ["supervisor", *roles(found.settings)]:
+        running = {
+            name: identity
+            for name in names_of(role, found.settings)
+            if (identity := processes.alive(found.settings.run_dir / f"{name}.pid.json"))
+        }
+        rows += [
+            (name, str(identity.pid), size(processes.memory_bytes(identity)))
+            for name, identity in running.items()
+        ]
+        if not running:
+            rows.append((role, "not running", ""))
     return rows
 
 
@@ -79,8 +85,15 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
         return "no endpoints"
     rows = []
     for endpoint in endpoints:
-        ready = sum(instance["Phase"] == "ready" for instance in endpoint["Instances"])
+        ready = sum(variant["Ready"] for variant in endpoint["Variants"])
         wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
         reason = endpoint.get("FailureReason", "")
-        rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", reason[:60]))
-    return table(("endpoint", "status", "ready", "reason"), rows)
+        note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else reason[:60]
+        rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", endpoint["Config"], note))
+    return table(("endpoint", "status", "ready", "config", ""), rows)
+
+
+def deploying(deployment: Mapping[str, Any]) -> str:
+    variants = deployment["Variants"]
+    activated, wanted = (sum(variant[word] for variant in variants) for word in ("Activated", "Wanted"))
+    return f"{deployment['Stage']}: {activated} of {wanted} of {deployment['To']} with traffic"

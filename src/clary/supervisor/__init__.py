@@ -1,0 +1,24 @@
+"""`clary up`: binds the port once, starts the processes, restarts what dies, stops them in the right order.
+
+The processes live in sessions of their own and do not need the supervisor: if it is killed they go on, and the
+next one adopts them by their pid files and gets the listening socket back from a gateway. `stop_everything`
+works without any supervisor, from the pid files alone.
+"""
+
+from clary.supervisor.ending import stop_everything
+from clary.supervisor.ground import MOST_FILES, AlreadyRuns, CannotStart
+from clary.supervisor.leading import Supervisor
+from clary.supervisor.names import find_process, names_of, process_names, roles, settings_path
+
+__all__ = [
+    "MOST_FILES",
+    "AlreadyRuns",
+    "CannotStart",
+    "Supervisor",
+    "find_process",
+    "names_of",
+    "process_names",
+    "roles",
+    "settings_path",
+    "stop_everything",
+]
