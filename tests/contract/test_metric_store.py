@@ -264,3 +264,24 @@ def test_threads_write_and_read_at_once(fixture: Fixture) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     assert fixture.query(start, start + 60, 60)[0].count == 80
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.floats(-1e6, 1e6)), max_size=12),
+    st.sampled_from([5, 10, 30, 60]),
+)
+def test_L02_without_sketches_the_same_statistics_come_back(
+    fixture: Fixture, seen: list[tuple[int, float]], period: int
+) -> None:
+    fixture.store.clear()
+    start = fixture.now // 300 * 300 - 600
+    fixture.store.put([point(start + 5 * place, value) for place, value in seen])
+    whole = fixture.query(start, start + 600, period)
+    plain = fixture.store.query(METRIC, start, start + 600, period, has_sketches=False).get(
+        "Microseconds", []
+    )
+    assert [(p.start, p.count, p.minimum, p.maximum) for p in plain] == [
+        (w.start, w.count, w.minimum, w.maximum) for w in whole
+    ]
+    assert [p.sum for p in plain] == pytest.approx([w.sum for w in whole])

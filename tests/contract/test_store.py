@@ -85,6 +85,24 @@ def test_names_are_one_whatever_their_case(store: Store) -> None:
         assert tx.resources.find(ACCOUNT, "eu-west-1", "thing", "Name") is None
 
 
+def test_children_are_found_newest_first(store: Store, clock: FakeClock) -> None:
+    def child(name: str, parent: str, kind: str = "part") -> None:
+        clock.advance(1)
+        with store.write() as tx:
+            tx.resources.insert(
+                uid=name, account=ACCOUNT, region=REGION, kind=kind, arn=f"arn:{name}", name=name, status="",
+                spec={}, parent=parent,
+            )  # fmt: skip
+
+    for name in ("one", "two"):
+        child(name, "arn:whole")
+    child("theirs", "arn:other")
+    child("another", "arn:whole", "piece")
+    with store.read() as tx:
+        assert [found.name for found in tx.resources.children("arn:whole", "part")] == ["two", "one"]
+        assert tx.resources.children("arn:absent", "part") == []
+
+
 def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     resource = insert(store, "A")
     with pytest.raises(ZeroDivisionError), store.write() as tx:

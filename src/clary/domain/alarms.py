@@ -5,11 +5,16 @@ An alarm is a resource of kind `alarm`: its spec an `AlarmSpec`, its status the 
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
+
+from clary.domain.arns import Arn
 
 ALARM_KIND = "alarm"
 
 AlarmStatus = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
+
+ALARM_STATUSES: tuple[AlarmStatus, ...] = ("OK", "ALARM", "INSUFFICIENT_DATA")
 
 Comparison = Literal[
     "GreaterThanOrEqualToThreshold",
@@ -38,8 +43,54 @@ class AlarmSpec:
     threshold: float = 0.0
     comparison: Comparison = "GreaterThanThreshold"
     missing_data: MissingData = "missing"
+    ignores_low_samples: bool = False  # a percentile of too few values changes nothing
     rule: str = ""
     actions_enabled: bool = True
     alarm_actions: tuple[str, ...] = ()
     ok_actions: tuple[str, ...] = ()
     insufficient_data_actions: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> Literal["MetricAlarm", "CompositeAlarm"]:
+        return "CompositeAlarm" if self.rule else "MetricAlarm"
+
+    def actions(self, status: AlarmStatus) -> tuple[str, ...]:
+        """What is done in a state; nothing while actions are disabled."""
+        if not self.actions_enabled:
+            return ()
+        by_status = {
+            "ALARM": self.alarm_actions,
+            "OK": self.ok_actions,
+            "INSUFFICIENT_DATA": self.insufficient_data_actions,
+        }
+        return by_status[status]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmState:
+    """Why an alarm is in its state, and since when. The state itself is the resource's status."""
+
+    reason: str
+    reason_data: str  # JSON, or empty
+    updated_at: datetime
+    transitioned_at: datetime
+    configured_at: datetime
+    set_at: datetime | None = None  # when SetAlarmState said so, until an evaluation says something
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of an alarm's state; or the state it has, where an action is repeated while it lasts."""
+
+    old: AlarmStatus
+    new: AlarmStatus
+    reason: str
+    reason_data: str
+    at: datetime
+
+
+INITIAL_REASON = "Unchecked: Initial alarm creation"
+
+
+def alarm_arn(region: str, account: str, name: str) -> str:
+    return str(Arn("aws", "cloudwatch", region, account, f"alarm:{name}"))

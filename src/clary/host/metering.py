@@ -1,4 +1,8 @@
-"""The instances' metrics, as SageMaker names them: utilisation by endpoint and variant."""
+"""The instances' metrics, as SageMaker names them: utilisation by endpoint and variant.
+
+Every instance is observed on its own, so a metric's Average is the average over a variant's instances. CPU is the sum
+over cores: a hundred for each that is busy. Nothing here runs on a GPU yet, so there are no metrics of GPUs.
+"""
 
 import shutil
 import threading
@@ -7,7 +11,7 @@ from pathlib import Path
 
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceId
-from clary.host.limits import Usage
+from clary.host.limits import Usage, exact_resident_bytes
 from clary.host.records import Instance
 from clary.links.metrics import MetricBatch
 from clary.telemetry.metrics import Recorder
@@ -19,8 +23,16 @@ GROUP_PREFIX = "/aws/sagemaker/Endpoints/"
 class Metering:
     """Observes what the ticker measured, and hands the batches to control. Thread-safe."""
 
-    def __init__(self, source: str, data_dir: Path, clock: Clock, keep_s: float) -> None:
+    def __init__(
+        self,
+        source: str,
+        data_dir: Path,
+        clock: Clock,
+        keep_s: float,
+        exact: Callable[[int], int] = exact_resident_bytes,
+    ) -> None:
         self._source = source
+        self._exact = exact
         self._data_dir = data_dir
         self._clock = clock
         self._recorder = Recorder(source, clock, keep_s)
@@ -39,7 +51,7 @@ class Metering:
         disk = shutil.disk_usage(self._data_dir)
         figures = {
             "CPUUtilization": 100 * spent / (now - before[0]),
-            "MemoryUtilization": 100 * usage.resident_bytes / instance.spec.memory_bytes,
+            "MemoryUtilization": 100 * self._memory(instance, usage) / instance.spec.memory_bytes,
             "DiskUtilization": 100 * disk.used / disk.total,
         }
         log = instance.spec.log
@@ -49,6 +61,12 @@ class Metering:
                     log.account, log.region, NAMESPACE, name, dimensions, "Percent"
                 )
                 series.observe(value)
+
+    def _memory(self, instance: Instance, usage: Usage) -> int:
+        """The exact figure only where the cheap one, which counts shared pages for each process, says too much."""
+        if usage.resident_bytes <= instance.spec.memory_bytes or instance.minder is None:
+            return usage.resident_bytes
+        return self._exact(instance.minder.pid)
 
     def drain(self, is_known: Callable[[InstanceId], bool]) -> None:
         """Ends the interval, and forgets instances that are gone."""

@@ -18,14 +18,16 @@ from sqlalchemy.exc import OperationalError
 from clary.domain.clock import Clock
 from clary.domain.faults import Fault
 from clary.store import migrations, tables
+from clary.store.alarm_history import AlarmHistory
 from clary.store.changes import Changes
+from clary.store.deliveries import Deliveries
 from clary.store.events import Events
 from clary.store.instances import Instances
 from clary.store.resources import Resources
 from clary.store.tags import Tags
 from clary.store.work import Work
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Opening a store that has it already does not even load Alembic."""
 
 _READERS = 8
@@ -41,6 +43,8 @@ class Transaction:
         self.work = Work(connection, clock)
         self.instances = Instances(connection, clock)
         self.events = Events(connection, clock)
+        self.alarm_history = AlarmHistory(connection, clock)
+        self.deliveries = Deliveries(connection, clock)
 
 
 class Store:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from clary.domain.clock import Clock
 from clary.domain.endpoints import Slot
 from clary.domain.instances import InstanceId, InstanceSpec, Phase
-from clary.domain.rollout import InstanceRow
+from clary.domain.places import InstanceRow
 from clary.store import tables
 from clary.store.records import decode, encode, from_micros, to_micros
 

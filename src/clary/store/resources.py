@@ -153,6 +153,20 @@ class Resources:
         rows = self._connection.execute(sa.select(tables.resources).where(_R.kind == kind).order_by(_R.uid))
         return [_resource(row._mapping) for row in rows]
 
+    def versions(self, kind: str) -> dict[str, int]:
+        """uid → version of all of a kind: what tells cheaply which of them changed."""
+        rows = self._connection.execute(sa.select(_R.uid, _R.version).where(_R.kind == kind))
+        return {row[0]: row[1] for row in rows}
+
+    def children(self, parent: str, kind: str) -> list[Resource]:
+        """Those of a kind that name this parent, newest first."""
+        rows = self._connection.execute(
+            sa.select(tables.resources)
+            .where(_R.parent == parent, _R.kind == kind)
+            .order_by(_R.created_at.desc(), _R.uid.desc())
+        )
+        return [_resource(row._mapping) for row in rows]
+
     def update(
         self,
         resource: Resource,
@@ -191,6 +205,9 @@ class Resources:
         for table in (tables.tags, tables.instances, tables.events):
             self._connection.execute(table.delete().where(table.c.resource_uid == uid))
         self._connection.execute(tables.work.delete().where(tables.work.c.uid == uid))
+        self._connection.execute(
+            tables.deliveries.delete().where(tables.deliveries.c.subscription_uid == uid)
+        )
         self._connection.execute(tables.resources.delete().where(_R.uid == uid))
         self.written.add(uid)
 

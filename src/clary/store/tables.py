@@ -83,3 +83,31 @@ events = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Index("events_by_resource", "resource_uid", "id"),
 )
+
+alarm_history = sa.Table(
+    "alarm_history",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("account", sa.String(12), nullable=False),
+    sa.Column("region", sa.String(32), nullable=False),
+    sa.Column("alarm", sa.String(255), nullable=False),
+    sa.Column("alarm_type", sa.String(16), nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("summary", sa.String(2048), nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Index("alarm_history_by_alarm", "account", "region", "alarm", "at", "id"),
+    sa.Index("alarm_history_by_time", "account", "region", "at", "id"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("subscription_uid", sa.String(32), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("deliveries_by_subscription", "subscription_uid", "due_at", "id"),
+)

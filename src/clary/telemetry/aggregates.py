@@ -54,12 +54,13 @@ def merge_periods(rows: Iterable[Row], start: int, period: int) -> Iterable[Aggr
         if current is not None and current.start != begin:
             yield current
             current = None
-        current = added if current is None else _joined(current, added)
+        current = added if current is None else joined(current, added)
     if current is not None:
         yield current
 
 
-def _joined(a: Aggregate, b: Aggregate) -> Aggregate:
+def joined(a: Aggregate, b: Aggregate) -> Aggregate:
+    """Both, as of the period of the first."""
     return Aggregate(
         start=a.start,
         count=a.count + b.count,

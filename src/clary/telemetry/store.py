@@ -10,7 +10,7 @@ Metrics may lose the last moments in a power cut (synchronous=NORMAL); they are 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,19 @@ class MetricStore:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._series: dict[tuple[Metric, str], tuple[int, int]] = {}  # → (id, last seen)
+        self._stamps: dict[Metric, int] = {}
+        self._stamp = 0
+        self._stamp_lock = threading.Lock()
         self._swept_at = 0.0
+
+    @property
+    def newest_stamp(self) -> int:
+        """Grows with whatever comes in."""
+        return self._stamp
+
+    def stamp(self, metric: Metric) -> int:
+        """Changes when something of this metric came in (and now and then without): for looking only where to."""
+        return self._stamps.get(metric, 0)
 
     def ingest(self, batch: MetricBatch) -> bool:
         """Adds the batch's points; False when this batch, or a later one of its source, is already in."""
@@ -56,20 +68,31 @@ class MetricStore:
             if not self._is_new(transaction, batch):
                 return False
             self._add(transaction, batch.points)
+        self._note(batch.points)
         self._sweep_when_due()
         return True
 
-    def put(self, points: Iterable[MetricPoint]) -> None:
+    def put(self, added: Iterable[MetricPoint]) -> None:
         """Adds points that come from no recorder: a user's own metrics."""
+        points = list(added)
         with self._writing() as transaction:
             self._add(transaction, points)
+        self._note(points)
 
     def query(
-        self, metric: Metric, start: int, end: int, period: int, unit: str | None = None
+        self,
+        metric: Metric,
+        start: int,
+        end: int,
+        period: int,
+        unit: str | None = None,
+        *,
+        has_sketches: bool = True,
     ) -> dict[str, list[Aggregate]]:
         """Unit → what was observed in each period of [start, end), by time; periods without anything are absent.
 
-        Periods begin at `start`. Without `unit`, every unit there is.
+        Periods begin at `start`. Without `unit`, every unit there is. Without sketches, which percentiles alone
+        need, it costs a fraction.
         """
         resolution = max(
             each for each in RETENTION_S if each == WINDOW_S or not (period % each or start % each)
@@ -79,7 +102,10 @@ class MetricStore:
             for each, series in _series_of(reader, metric):
                 if unit not in (None, each):
                     continue
-                rows = reader.execute(_SELECT_POINTS, (series, resolution, start, end))
+                if has_sketches:
+                    rows = reader.execute(_SELECT_POINTS, (series, resolution, start, end))
+                else:
+                    rows = reader.execute(_SELECT_SUMS, (start, period, series, resolution, start, end))
                 if periods := list(merge_periods(rows, start, period)):
                     found[each] = periods
         return found
@@ -112,6 +138,7 @@ class MetricStore:
             transaction.execute("DELETE FROM series WHERE last_seen < ?", (now - longest,))
             transaction.execute("DELETE FROM sources WHERE seen_at < ?", (now - 7 * 86_400,))
             self._series.clear()
+            self._stamps.clear()
 
     def clear(self) -> None:
         """Removes every metric. Which batches were counted stays known."""
@@ -119,6 +146,7 @@ class MetricStore:
             transaction.execute("DELETE FROM points")
             transaction.execute("DELETE FROM series")
             self._series.clear()
+            self._stamps.clear()
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:
@@ -150,7 +178,7 @@ class MetricStore:
         transaction.execute("REPLACE INTO sources VALUES (?, ?, ?)", (batch.source, batch.sequence, seen_at))
         return True
 
-    def _add(self, transaction: sqlite3.Connection, points: Iterable[MetricPoint]) -> None:
+    def _add(self, transaction: sqlite3.Connection, points: Sequence[MetricPoint]) -> None:
         now = int(self._clock.now().timestamp())
         rows = [
             (
@@ -169,8 +197,15 @@ class MetricStore:
         ]
         transaction.executemany(_ADD_POINT, rows)
 
+    def _note(self, points: Sequence[MetricPoint]) -> None:
+        """After the commit: who looks because of it must find it."""
+        with self._stamp_lock:
+            self._stamp += 1
+            for point in points:
+                self._stamps[_metric(point)] = self._stamp
+
     def _series_id(self, transaction: sqlite3.Connection, point: MetricPoint) -> int:
-        metric = Metric(point.account, point.region, point.namespace, point.name, point.dimensions)
+        metric = _metric(point)
         known = self._series.get((metric, point.unit))
         # Once a minute is often enough to know what was seen within hours.
         if known is not None and point.window_start < known[1] + 60:
@@ -190,6 +225,10 @@ class MetricStore:
         if now - self._swept_at >= SWEEP_EVERY_S:
             self._swept_at = now
             self.sweep()
+
+
+def _metric(point: MetricPoint) -> Metric:
+    return Metric(point.account, point.region, point.namespace, point.name, point.dimensions)
 
 
 def _series_of(reader: sqlite3.Connection, metric: Metric) -> list[tuple[str, int]]:
@@ -265,6 +304,11 @@ _SELECT_POINTS = """
 SELECT start, count, sum, minimum, maximum, sketch FROM points
 WHERE series = ? AND resolution = ? AND start >= ? AND start < ? ORDER BY start
 """
+
+_SELECT_SUMS = """
+SELECT ?1 + (start - ?1) / ?2 * ?2, sum(count), sum(sum), min(minimum), max(maximum), x'90' FROM points
+WHERE series = ?3 AND resolution = ?4 AND start >= ?5 AND start < ?6 GROUP BY 1 ORDER BY 1
+"""  # x'90' is an empty sketch
 
 _SELECT_METRICS = """
 SELECT namespace, name, dimensions FROM series

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clary.domain.faults import not_supported
 from clary.services.cloudwatch import statistics
 from clary.services.cloudwatch.faults import invalid
-from clary.services.cloudwatch.statistics import Statistic
+from clary.telemetry.statistics import Statistic
 from clary.wire.shapes import cloudwatch as shapes
 
 MOST_QUERIES = 500

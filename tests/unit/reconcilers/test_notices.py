@@ -1,0 +1,348 @@
+"""Notices on their way: retries, endpoints that hang or refuse, kills between any two steps, and alarms that tell."""
+
+import http.server
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.domain.alarms import AlarmSpec
+from clary.domain.notices import Notice, Post, Subscription, topic_arn
+from clary.domain.principals import DEFAULT_ROLE_NAME, assumed_role
+from clary.drivers.fake import FakeDriver
+from clary.reconcilers.alarm_notices import AlarmNotices
+from clary.reconcilers.base import LEASE_S, Runner
+from clary.reconcilers.notice import HttpSender, NoticeReconciler, Undelivered
+from clary.services import sns
+from clary.store import Store
+from clary.store.alarm_history import HistoryQuery
+from clary.store.alarms import change_state, put_alarm
+from clary.store.notices import publish
+from clary.testing.clock import FakeClock
+from clary.wire.operations import Call, OperationTable
+from control.harness import ACCOUNT, REGION, Ids
+
+ARN = topic_arn(REGION, ACCOUNT, "told")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.clock = FakeClock()
+        self.store = Store.open(f"sqlite:///{directory / 'store.db'}", self.clock, is_durable=False)
+        self.ids = Ids()
+        self.table = OperationTable()
+        self.table.add("sns", *sns.resources(self.store, self.clock, self.ids, lambda: f"id-{self.ids()}"))
+        self.sent: list[tuple[str, Post]] = []
+        self.answer: Exception | None = None
+        self.restart()
+        self.call("CreateTopic", Name="told")
+
+    def restart(self) -> None:
+        notices = NoticeReconciler(self.store, self.clock, self.link, self.send)
+        self.runner = Runner(self.store, FakeDriver(), self.clock, [notices])
+        self.runner.recover()
+
+    def link(self, service: str, region: str, params: Mapping[str, str], lasts_s: int) -> str:
+        return f"http://here/{params['Action']}"
+
+    def send(self, url: str, request: Post) -> None:
+        if self.answer is not None:
+            raise self.answer
+        self.sent.append((url, request))
+
+    def call(self, operation: str, **params: Any) -> Any:
+        handler = self.table.find("sns", operation)
+        assert handler is not None
+        principal = assumed_role(ACCOUNT, DEFAULT_ROLE_NAME, "clary", "AKIA", is_root=True)
+        return handler(Call("sns", operation, ACCOUNT, REGION, principal, "r", self.clock.now()), params)
+
+    def subscribe(self, endpoint: str = "http://e/", **attributes: str) -> str:
+        arn = self.call(
+            "Subscribe",
+            TopicArn=ARN,
+            Protocol="http",
+            Endpoint=endpoint,
+            ReturnSubscriptionArn=True,
+            Attributes=attributes,
+        )["SubscriptionArn"]
+        with self.store.read() as tx:
+            (found,) = [each for each in tx.resources.all("sns-subscription") if each.arn == arn]
+        self.call("ConfirmSubscription", TopicArn=ARN, Token=found.spec_as(Subscription).token)
+        self.runner.run_pending()
+        self.sent.clear()
+        return str(arn)
+
+    def publish(self, message: str) -> None:
+        self.call("Publish", TopicArn=ARN, Message=message)
+
+    def bodies(self) -> list[str]:
+        return [json.loads(request.body)["Message"] for _, request in self.sent]
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.runner.run_pending()
+            self.clock.advance(1.0)
+        self.runner.run_pending()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.store.close()
+
+
+def test_L03_an_endpoint_is_asked_first_and_told_after_it_confirmed(world: World) -> None:
+    answer = world.call("Subscribe", TopicArn=ARN, Protocol="http", Endpoint="http://e/x")
+    assert answer == {"SubscriptionArn": "pending confirmation"}
+    world.publish("too early")
+    world.run(1)
+    ((url, request),) = world.sent
+    asked = json.loads(request.body)
+    assert url == "http://e/x"
+    assert request.headers["x-amz-sns-message-type"] == asked["Type"] == "SubscriptionConfirmation"
+    assert asked["SubscribeURL"] == "http://here/ConfirmSubscription"
+    arn = world.call("ConfirmSubscription", TopicArn=ARN, Token=asked["Token"])["SubscriptionArn"]
+    world.sent.clear()
+    world.publish("now")
+    world.run(1)
+    ((_, request),) = world.sent
+    told = json.loads(request.body)
+    assert (told["Type"], told["Message"], told["TopicArn"]) == ("Notification", "now", ARN)
+    assert told["UnsubscribeURL"] == "http://here/Unsubscribe"
+    assert request.headers["x-amz-sns-subscription-arn"] == arn
+    assert "Signature" not in told
+
+
+def test_L03_raw_delivery_filters_and_other_messages_for_other_protocols(world: World) -> None:
+    world.subscribe("http://raw/", RawMessageDelivery="true")
+    world.subscribe("http://few/", FilterPolicy='{"n": [{"numeric": [">", 1]}]}')
+    world.call(
+        "Publish",
+        TopicArn=ARN,
+        Message=json.dumps({"default": "d", "http": "h"}),
+        MessageStructure="json",
+        MessageAttributes={"n": {"DataType": "Number", "StringValue": "1"}},
+    )
+    world.run(1)
+    ((url, request),) = world.sent
+    assert (url, request.body) == ("http://raw/", b"h")
+    assert request.headers["x-amz-sns-rawdelivery"] == "true"
+    world.call(
+        "Publish",
+        TopicArn=ARN,
+        Message="m",
+        MessageAttributes={"n": {"DataType": "Number", "StringValue": "2"}},
+    )
+    world.run(1)
+    few = [json.loads(request.body) for url, request in world.sent if url == "http://few/"]
+    assert [each["MessageAttributes"] for each in few] == [{"n": {"Type": "Number", "Value": "2"}}]
+
+
+def test_L03_a_notice_is_sent_again_until_the_endpoint_takes_it(world: World) -> None:
+    world.subscribe()
+    world.publish("a")
+    world.answer = Undelivered("the endpoint answered 503")
+    world.run(30)
+    world.answer = None
+    world.run(30)
+    assert world.bodies() == ["a"]
+
+
+def test_L03_what_is_given_up_is_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    arn = world.subscribe()
+    world.answer = Undelivered("the endpoint answered 503")
+    world.publish("a")
+    world.run(70)
+    assert "a notice is given up" in caplog.text
+    world.answer = Undelivered("the endpoint answered 404", is_final=True)
+    world.publish("b")
+    world.run(1)
+    world.answer = None
+    world.run(60)
+    assert world.sent == []
+    with world.store.read() as tx:
+        (found,) = [each for each in tx.resources.all("sns-subscription") if each.arn == arn]
+        steps = [(event.step, event.detail["error"]) for event in tx.events.of(found.uid)]
+    assert steps == [
+        ("notice given up", "the endpoint answered 503"),
+        ("notice given up", "the endpoint answered 404"),
+    ]
+
+
+def test_L03_a_kill_before_or_after_sending_loses_no_notice(world: World) -> None:
+    world.subscribe()
+    world.publish("a")
+    world.publish("b")
+    send = world.send
+
+    def before(url: str, request: Post) -> None:
+        raise Killed
+
+    def after(url: str, request: Post) -> None:
+        send(url, request)
+        raise Killed
+
+    for dying in (before, after):
+        world.runner = Runner(
+            world.store,
+            FakeDriver(),
+            world.clock,
+            [NoticeReconciler(world.store, world.clock, world.link, dying)],
+        )
+        with pytest.raises(Killed):
+            world.runner.run_pending()
+        world.clock.advance(LEASE_S + 1)
+        world.restart()
+    world.run(5)
+    assert world.bodies() == ["a", "a", "b"]  # the second kill came after the endpoint had it
+
+
+def test_L03_nobody_waits_for_an_endpoint_that_hangs(world: World) -> None:
+    for number in range(5):
+        world.subscribe(f"http://slow{number}/")
+    world.subscribe("http://quick/")
+    world.publish("m")
+    hanging, release = threading.Semaphore(0), threading.Event()
+
+    def hang(url: str, request: Post) -> None:
+        hanging.release()
+        release.wait(20)
+
+    notices = NoticeReconciler(world.store, world.clock, world.link, hang)
+    with world.store.write() as tx:
+        leases = tx.work.take(6, LEASE_S)
+    threads = [threading.Thread(target=notices.reconcile, args=(lease,)) for lease in leases[:3]]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert hanging.acquire(timeout=20)
+    assert notices.reconcile(leases[3]) == 0.5
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert notices.reconcile(leases[3]) == 0.0
+
+
+def test_L03_who_never_confirms_is_forgotten_after_three_days(world: World) -> None:
+    world.call("Subscribe", TopicArn=ARN, Protocol="http", Endpoint="http://e/")
+    world.run(1)
+    world.clock.advance(3 * 86_400 + 1)
+    world.run(1)
+    assert world.call("ListSubscriptions")["Subscriptions"] == []
+
+
+def test_L03_an_alarm_tells_its_topic_in_cloudwatchs_form(world: World) -> None:
+    world.subscribe()
+    actions = [AlarmNotices(lambda: str(uuid.UUID(int=1)))]
+    spec = AlarmSpec(
+        "errors",
+        namespace="AWS/SageMaker",
+        metric="Invocation5XXErrors",
+        dimensions=(("EndpointName", "e"),),
+        statistic="Sum",
+        threshold=1.0,
+        alarm_actions=(ARN, ARN + "-gone"),
+    )
+    with world.store.write() as tx:
+        alarm = put_alarm(tx, "a" * 32, ACCOUNT, REGION, spec, world.clock.now())
+        change_state(tx, alarm, "ALARM", "it crossed", "", world.clock.now(), actions)
+    world.run(1)
+    ((_, request),) = world.sent
+    told = json.loads(request.body)
+    assert told["Subject"] == f'ALARM: "errors" in {REGION}'
+    message = json.loads(told["Message"])
+    assert (message["OldStateValue"], message["NewStateValue"]) == ("INSUFFICIENT_DATA", "ALARM")
+    assert message["NewStateReason"] == "it crossed"
+    assert message["Trigger"]["Dimensions"] == [{"value": "e", "name": "EndpointName"}]
+    assert message["Trigger"]["Statistic"] == "SUM"
+    with world.store.read() as tx:
+        items = tx.alarm_history.page(HistoryQuery(ACCOUNT, REGION, type="Action", descending=False))
+    assert [item.summary for item in items] == [
+        f"Successfully executed action {ARN}",
+        f"Failed to execute action {ARN}-gone: the topic does not exist",
+    ]
+
+
+def test_L03_a_deleted_topic_takes_its_subscriptions_and_notices_along(world: World) -> None:
+    world.subscribe()
+    world.publish("a")
+    world.call("DeleteTopic", TopicArn=ARN)
+    world.run(3)
+    assert world.sent == []
+    with world.store.write() as tx:
+        assert publish(tx, Notice("Notification", "1", ARN, "m", world.clock.now())) == 0
+        assert tx.resources.all("sns-subscription") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"), [(200, None), (302, True), (404, True), (429, False), (500, False)]
+)
+def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None) -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/hook?a=b"
+        if is_final is None:
+            HttpSender(5.0)(url, Post({}, b"body"))
+        else:
+            with pytest.raises(Undelivered, match=str(status)) as caught:
+                HttpSender(5.0)(url, Post({}, b"body"))
+            assert caught.value.is_final is is_final
+        thread.join()
+    assert seen == [("/hook?a=b", b"body")]
+    with pytest.raises(Undelivered):
+        HttpSender(5.0)(url, Post({}, b"nobody is there"))
+
+
+def test_L03_an_endpoint_s_credentials_are_sent() -> None:
+    seen: list[str | None] = []
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        HttpSender(5.0)(f"http://me:s%40e@127.0.0.1:{server.server_port}", Post({}, b""))
+        thread.join()
+    assert seen == ["Basic bWU6c0Bl"]
+
+
+def test_L03_binary_attributes_travel_as_base64(world: World) -> None:
+    world.subscribe()
+    world.call(
+        "Publish",
+        TopicArn=ARN,
+        Message="m",
+        MessageAttributes={"b": {"DataType": "Binary", "BinaryValue": b"\x00\xff"}},
+    )
+    world.run(1)
+    told = json.loads(world.sent[0][1].body)
+    assert told["MessageAttributes"] == {"b": {"Type": "Binary", "Value": "AP8="}}
