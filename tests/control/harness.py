@@ -3,11 +3,14 @@
 import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clary.blobs.base import NoSuchKey, ObjectInfo, ObjectPage
+from clary.domain.alarms import ALARM_KIND
+from clary.domain.deployments import DEPLOYMENT_KIND, DeploymentPolicy, DeploymentRecord
+from clary.domain.endpoints import EndpointSpec
 from clary.domain.instances import Failure, InstanceId, InstanceStatus
 from clary.domain.principals import DEFAULT_ROLE_NAME, assumed_role
 from clary.domain.routes import EndpointKey, EndpointRoute
@@ -46,7 +49,9 @@ class FakeRouting:
             self.routes.pop(key, None)
 
     def drain(self, ids: Sequence[InstanceId], timeout_s: float) -> set[InstanceId]:
-        routed = {t.instance_id for r in self.routes.values() for v in r.variants for t in v.targets}
+        routed = {
+            t.instance_id for r in self.routes.values() for v in (*r.variants, *r.shadows) for t in v.targets
+        }
         assert not routed & set(ids), "drained while still routed"
         return self.busy & set(ids)
 
@@ -166,6 +171,40 @@ class Control:
 
     def describe(self, name: str = "e") -> Any:
         return self.call("DescribeEndpoint", EndpointName=name)
+
+    def update(self, config: str, policy: DeploymentPolicy, name: str = "e") -> None:
+        """UpdateEndpoint with a policy that need not keep to the API's limits."""
+        self.call("UpdateEndpoint", EndpointName=name, EndpointConfigName=config)
+        with self.store.write() as tx:
+            found = tx.resources.find(self.account, self.region, "endpoint", name)
+            assert found is not None
+            tx.resources.update(found, spec=replace(found.spec_as(EndpointSpec), policy=policy))
+
+    def alarm(self, name: str, status: str) -> None:
+        """Puts an alarm, or its state."""
+        with self.store.write() as tx:
+            found = tx.resources.find(self.account, self.region, ALARM_KIND, name)
+            if found is not None:
+                tx.resources.update(found, status=status)
+                return
+            tx.resources.insert(
+                uid=self.ids(),
+                account=self.account,
+                region=self.region,
+                kind=ALARM_KIND,
+                arn=f"arn:aws:cloudwatch:{self.region}:{self.account}:alarm:{name}",
+                name=name,
+                status=status,
+                spec={},
+            )
+
+    def record(self, name: str = "e") -> tuple[str, DeploymentRecord]:
+        """The newest deployment's verdict and record."""
+        with self.store.read() as tx:
+            found = tx.resources.find(self.account, self.region, "endpoint", name)
+            assert found is not None
+            newest = tx.resources.children(found.arn, DEPLOYMENT_KIND)[0]
+        return newest.status, newest.state_as(DeploymentRecord)
 
     def settle(self, rounds: int = 12, step_s: float = 5.0) -> None:
         """Lets instances and reconcilers take turns for a while."""

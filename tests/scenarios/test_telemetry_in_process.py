@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from clary.domain.clock import SystemClock
 from clary.domain.instances import LogTarget
 from clary.services import cloudwatch, logs
+from clary.store import Store
 from clary.telemetry.logs import LogFiles
 from clary.telemetry.metrics import Recorder
 from clary.telemetry.store import MetricStore
@@ -33,10 +34,14 @@ class Platform:
     def __init__(self, root: Path) -> None:
         self.clock = SystemClock()
         self.store = MetricStore(root / "metrics.db", self.clock)
+        self.records = Store.open(f"sqlite:///{root / 'store.db'}", self.clock, is_durable=False)
         self.recorder = Recorder("gateway-0:1:1", self.clock)
         self.files = LogFiles(root / "logs", self.clock)
         table = OperationTable()
-        table.add("cloudwatch", *cloudwatch.resources(self.store, self.clock))
+        table.add(
+            "cloudwatch",
+            *cloudwatch.resources(self.store, self.clock, self.records, lambda: uuid.uuid4().hex, []),
+        )
         table.add("logs", *logs.resources(self.files))
         keyring = example_keyring()
         self.server = WireServer(
@@ -60,6 +65,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     platform = Platform(tmp_path)
     yield platform
     platform.store.close()
+    platform.records.close()
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> str:

@@ -15,12 +15,17 @@ from clary.settings import SettingsError
 COMMANDS = {
     "up": ("clary.cli.up", "start Clary and keep it running until Ctrl-C"),
     "down": ("clary.cli.down", "stop everything that runs on a data directory"),
+    "restart": ("clary.cli.restart", "replace every process by a new one while endpoints serve"),
     "env": ("clary.cli.env", "print the variables that point AWS clients here"),
     "run": ("clary.cli.run", "run a command whose AWS clients are pointed here"),
     "demo": ("clary.cli.demo", "train, deploy and call a real model with plain boto3"),
     "status": ("clary.cli.status", "what runs, and what it takes"),
     "logs": ("clary.cli.logs", "what an endpoint's instances wrote"),
     "why": ("clary.cli.why", "explain where an endpoint stands, with evidence"),
+    "deployments": (
+        "clary.cli.deployments",
+        "who deployed what to an endpoint, step by step, and what came of it",
+    ),
     "doctor": ("clary.cli.doctor", "check this machine and say what would help"),
 }
 
@@ -96,6 +101,14 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="an endpoint's name")
 
 
+def _deployments_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an endpoint's name; it may be gone")
+    parser.add_argument(
+        "--all", action="store_true", help="the steps of every deployment, not only the newest"
+    )
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="FILE", help="a CSV table; its last column is predicted (default: diabetes)"
@@ -111,6 +124,7 @@ _OPTIONS = {
     "run": _run_options,
     "logs": _logs_options,
     "why": _why_options,
+    "deployments": _deployments_options,
     "demo": _demo_options,
 }
 

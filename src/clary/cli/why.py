@@ -2,11 +2,13 @@
 
 import argparse
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from clary.cli import server
+from clary.cli.evidence import told
+from clary.cli.status import table
 
 WIDTH = 100
 _ELSEWHERE = frozenset({"reason", "log_tail"})
@@ -22,20 +24,48 @@ def run(arguments: argparse.Namespace) -> int:
 
 def lines(story: Mapping[str, Any]) -> list[str]:
     """The answer of Explain as a person reads it."""
-    told = [f"{story['Kind']} {story['Name']}: {story['Status']}"]
+    shown = [f"{story['Kind']} {story['Name']}: {story['Status']}"]
+    if under_way := story.get("Deployment"):
+        shown.append(deploying(under_way))
     if reason := story.get("FailureReason"):
-        told += ["", *(line for paragraph in reason.split("\n") for line in textwrap.wrap(paragraph, WIDTH))]
-    told += ["", *(_event(event) for event in story["Events"])]
+        shown += ["", *(line for paragraph in reason.split("\n") for line in textwrap.wrap(paragraph, WIDTH))]
+    if instances := story.get("Instances"):
+        shown += ["", *_instances(instances)]
+    shown += ["", *(_event(event) for event in story["Events"])]
     if tail := story.get("LogTail"):
-        told += ["", "the last lines it wrote:", *(f"  | {line}" for line in tail)]
+        shown += ["", "the last lines it wrote:", *(f"  | {line}" for line in tail)]
     if following := story.get("Next"):
-        told += ["", "next:", *(f"  {command}" for command in following)]
-    return told
+        shown += ["", "next:", *(f"  {command}" for command in following)]
+    return shown
+
+
+def _instances(instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (i["Id"], i["Variant"], i.get("Zone", ""), i["Phase"] if i["Wanted"] else f"{i['Phase']}, not wanted")
+        for i in instances
+    ]
+    return [f"  {line}" for line in table(("instance", "variant", "zone", "phase"), rows).split("\n")]
+
+
+def deploying(deployment: Mapping[str, Any]) -> str:
+    """The deployment under way, in one sentence."""
+    since = datetime.fromisoformat(deployment["Since"]).astimezone()
+    variants = ", ".join(
+        f"{v['Name']} {v['Ready']} of {v['Wanted']} ready, {v['Activated']} with traffic"
+        for v in deployment["Variants"]
+    )
+    way = f"{deployment['From']} → {deployment['To']}" if deployment["From"] else deployment["To"]
+    why = f"; {deployment['Reason']}" if deployment["Reason"] else ""
+    return f"deploying {way}: {deployment['Stage']} since {since:%H:%M:%S} ({variants}){why}"
 
 
 def _event(event: Mapping[str, Any]) -> str:
     """One line. What stands elsewhere in the story, or has no value yet, is left out."""
     at = datetime.fromisoformat(event["At"]).astimezone()
-    shown = [f"{name}={value}" for name, value in event["Detail"].items() if name not in _ELSEWHERE and value]
+    shown = [
+        f"{name}={text}"
+        for name, value in event["Detail"].items()
+        if name not in _ELSEWHERE and value and (text := told(value))
+    ]
     line = f"  {at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {event['Step']:<20} {' '.join(shown)}"
     return line.rstrip()

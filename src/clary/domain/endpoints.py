@@ -5,6 +5,7 @@ replacing those later changes nothing. Weights and counts stand in the fleet too
 id, and with it its processes.
 """
 
+import string
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -48,6 +49,7 @@ class Fleet:
     variants: tuple[Variant, ...]
     shadows: tuple[Variant, ...] = ()  # get copies of the requests; their answers go nowhere
     capture: Capture | None = None
+    stopped_capture: Capture | None = None  # configured with EnableCapture false: shown, and nothing more
 
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)
@@ -97,6 +99,19 @@ Outlook = Literal["unknown", "soon", "slow"]
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a rolling update left behind when neither it nor its rollback succeeded: a part of the new `fleet`
+    serves beside a part of the old one, until the next update replaces both.
+
+    Of each variant, `activated` instances of this fleet serve, and `retained` of the fleet in force.
+    """
+
+    fleet: Fleet
+    activated: dict[str, int]
+    retained: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """What is in force.
 
@@ -117,6 +132,12 @@ class EndpointState:
         None  # the one under way; None while nothing is deployed or only numbers change
     )
     used_deployment_config: dict[str, Any] | None = None  # LastDeploymentConfig
+    is_traced: bool = False  # the fleet came by an update: its metrics carry EndpointConfigName too
+    leftover: Leftover | None = None  # only while the status is UpdateRollbackFailed or a repair is under way
+    troubles: dict[str, str] = field(default_factory=dict)  # variant → what keeps happening to its instances
+    next_incarnation: int = (
+        0  # of places of the fleet in force that stand empty: no instance's id comes twice
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +158,14 @@ def endpoint_key(account: str, region: str, name: str) -> EndpointKey:
     return EndpointKey(account, region, name.lower())
 
 
-def instance_spec(key: EndpointKey, name: str, uid: str, slot: Slot, variant: Variant) -> InstanceSpec:
+def zone_of(region: str, ordinal: int, zones: int) -> str:
+    """The zone of an instance: a variant's instances go round all of them. A replacement stays in its zone."""
+    return f"{region}{string.ascii_lowercase[ordinal % max(1, min(zones, 26))]}"
+
+
+def instance_spec(
+    key: EndpointKey, name: str, uid: str, slot: Slot, variant: Variant, zones: int = 1
+) -> InstanceSpec:
     """All a driver needs for the instance in one slot."""
     id_ = instance_id(uid, slot.fleet, slot.variant, slot.ordinal, slot.incarnation)
     return InstanceSpec(
@@ -158,4 +186,5 @@ def instance_spec(key: EndpointKey, name: str, uid: str, slot: Slot, variant: Va
         execution_role_arn=variant.execution_role_arn,
         download_timeout_s=variant.download_timeout_s,
         startup_timeout_s=variant.startup_timeout_s,
+        zone=zone_of(key.region, slot.ordinal, zones),
     )

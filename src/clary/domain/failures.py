@@ -1,5 +1,7 @@
 """FailureReason: SageMaker's own sentence first, then the evidence, then what to do next. At most 1,024 characters."""
 
+from collections.abc import Mapping
+
 from clary.domain.endpoints import Problem, Variant
 from clary.domain.instances import Failure, InstanceStatus
 
@@ -33,6 +35,40 @@ def capacity_problem(endpoint_name: str, variant: Variant, available: int) -> Pr
     )
     failure = Failure(code="InsufficientCapacity", reason=evidence)
     return Problem(_fit(_CAPACITY, evidence, (), endpoint_name), variant.name, failure=failure)
+
+
+def alarm_problem(endpoint_name: str, alarms: Mapping[str, str]) -> Problem:
+    """The problem of an update whose alarms (name → state) say no."""
+    sentence = "Deployment failed: one or more alarms configured for the deployment are in ALARM state."
+    if "ALARM" not in alarms.values():
+        sentence = "Deployment failed: one or more alarms configured for the deployment no longer exist."
+    states = "; ".join(f"alarm {name}: {state}" for name, state in alarms.items())
+    evidence = f"{states[:1].upper()}{states[1:]}."
+    return Problem(
+        _fit(sentence, evidence, (), endpoint_name), failure=Failure(code="AlarmTriggered", reason=evidence)
+    )
+
+
+def overdue_problem(endpoint_name: str, limit_s: float, stage: str) -> Problem:
+    """The problem of an update that took longer than it may."""
+    sentence = "Deployment failed: it exceeded its maximum execution timeout."
+    evidence = f"MaximumExecutionTimeoutInSeconds is {limit_s:g}; it had come to the stage {stage}."
+    return Problem(
+        _fit(sentence, evidence, (), endpoint_name),
+        failure=Failure(code="DeploymentTimeout", reason=evidence),
+    )
+
+
+def rollback_problem(problem: Problem, why: Problem) -> Problem:
+    """The problem of an update that failed for one reason and could not be rolled back for another."""
+    sentence = "The update failed, and so did its rollback: old and new configuration both serve."
+    last = problem.reason.rpartition("\n")[2]  # the command to run
+    parts = [sentence, "Rollback: " + _cut(_head(why), 350), "Update: " + _cut(_head(problem), 350), last]
+    return Problem("\n".join(parts), why.variant, why.instance_id, why.failure)
+
+
+def _head(problem: Problem) -> str:
+    return problem.reason.rpartition("\n")[0]
 
 
 def _aws_sentence(variant: Variant, failure: Failure) -> str:

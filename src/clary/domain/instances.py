@@ -72,6 +72,7 @@ class InstanceSpec:
     execution_role_arn: str = ""
     download_timeout_s: float = 3600.0
     startup_timeout_s: float = 240.0
+    zone: str = ""  # `us-east-1a`: a label, which spreads what belongs together
 
 
 @dataclass(frozen=True, slots=True)

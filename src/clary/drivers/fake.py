@@ -39,8 +39,9 @@ class _Fake:
 class FakeDriver:
     abilities = Abilities(name="fake", survives_control=True)
 
-    def __init__(self, *, auto: bool = True) -> None:
+    def __init__(self, *, auto: bool = True, now: Callable[[], float] = lambda: 0.0) -> None:
         self.auto = auto
+        self._now = now
         self.unreachable = False
         self.started: list[InstanceId] = []  # every instance that ever ran, once each
         self._plan: Callable[[InstanceSpec], Plan] = lambda spec: Plan()
@@ -54,11 +55,12 @@ class FakeDriver:
         """Plans for the instances started from now on."""
         self._plan = plan
 
-    def step(self) -> None:
-        """Takes every instance that is on its way one phase further."""
+    def step(self, whose: Callable[[InstanceId], bool] = lambda id: True) -> None:
+        """Takes every instance (of those) that is on its way one phase further."""
         with self._changed:
-            for fake in self._instances.values():
-                self._advance(fake)
+            for id, fake in self._instances.items():
+                if whose(id):
+                    self._advance(fake)
 
     def become(self, id: InstanceId, phase: Phase) -> None:
         """Puts an instance into a phase: `unhealthy`, `ready` again …"""
@@ -161,7 +163,7 @@ class FakeDriver:
             phase=phase,
             address=f"unix:/fake/{fake.spec.instance_id}/http.sock" if serving else "",
             resolved_image="clary/fake:1@sha256:" + "0" * 64,
-            ready_at=0.0 if phase == "ready" else fake.status.ready_at,
+            ready_at=self._now() if phase == "ready" else fake.status.ready_at,
         )
         self._note_change()
 

@@ -12,17 +12,23 @@ Being killed between any two steps is harmless: the next try reads everything an
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from clary.domain.alarms import ALARM_KIND
 from clary.domain.clock import Clock
+from clary.domain.deployments import DeploymentStep, Verdict
 from clary.domain.endpoints import EndpointSpec, EndpointState, endpoint_key, instance_spec
 from clary.domain.instances import InstanceId, InstanceStatus
+from clary.domain.places import InstanceRow
+from clary.domain.plans import Outcome, Plan, Seen, after
 from clary.domain.resources import ENDPOINT
-from clary.domain.rollout import InstanceRow, Plan, Seen, decide, outlook
-from clary.domain.routes import EndpointKey, EndpointRoute, VariantRoute
+from clary.domain.rollout import decide, outlook
+from clary.domain.routes import EndpointKey, EndpointRoute
+from clary.domain.traffic import Traffic
 from clary.drivers.base import Driver, DriverError, Handle
+from clary.reconcilers import deployment_records
 from clary.reconcilers.base import LEASE_S, Routing
 from clary.store import Lease, Resource, Store, Transaction
 
@@ -45,6 +51,7 @@ class _Loaded:
     state: EndpointState
     rows: tuple[InstanceRow, ...]
     statuses: Mapping[InstanceId, InstanceStatus]
+    alarms: Mapping[str, str]
 
     @property
     def key(self) -> EndpointKey:
@@ -64,13 +71,18 @@ class EndpointReconciler:
         *,
         invocation_timeout_s: float = 60.0,
         stop_grace_s: float = 30.0,
+        zones: int = 1,
+        tell: Callable[[Resource, Verdict], None] = lambda endpoint, verdict: None,
     ) -> None:
+        """`tell` hears of every deployment's end, after it was written down: for metrics."""
         self._store = store
         self._driver = driver
         self._routing = routing
         self._clock = clock
         self._invocation_timeout_s = invocation_timeout_s
         self._stop_grace_s = stop_grace_s
+        self._zones = zones
+        self._tell = tell
 
     def reconcile(self, lease: Lease) -> float | None:
         """Steps as long as each says that the next can follow at once."""
@@ -85,19 +97,10 @@ class EndpointReconciler:
         loaded = self._load(lease.uid)
         if loaded is None:
             return None
-        plan = decide(
-            Seen(
-                name=loaded.resource.name,
-                status=loaded.resource.status,
-                wanted=loaded.spec.fleet,
-                state=loaded.state,
-                rows=loaded.rows,
-                statuses=loaded.statuses,
-                now=self._clock.now(),
-                accelerators=self._driver.abilities.accelerators,
-            )
-        )
-        loaded = self._route(lease, loaded, plan.route)
+        seen = self._seen(loaded)
+        plan = decide(seen)
+        if not plan.keeps_route:
+            loaded = self._route(lease, loaded, plan.traffic)
         if plan.outcome == "gone":
             self._forget(lease, loaded)
             return None
@@ -111,18 +114,31 @@ class EndpointReconciler:
         )
         return min((s for s in (plan.again_after_s, left_s, looks_s) if s is not None), default=None)
 
+    def _seen(self, loaded: _Loaded) -> Seen:
+        return Seen(
+            name=loaded.resource.name,
+            status=loaded.resource.status,
+            spec=loaded.spec,
+            state=loaded.state,
+            rows=loaded.rows,
+            statuses=loaded.statuses,
+            now=self._clock.now(),
+            accelerators=self._driver.abilities.accelerators,
+            alarms=loaded.alarms,
+        )
+
     def _load(self, uid: str) -> _Loaded | None:
         with self._store.read() as tx:
             resource = tx.resources.get(uid)
             rows = tuple(tx.instances.of(uid))
-        if resource is None:
+            spec = None if resource is None else resource.spec_as(EndpointSpec)
+            alarms = {} if resource is None or spec is None else _alarm_states(tx, resource, spec)
+        if resource is None or spec is None:
             return None
         statuses = self._driver.inspect([row.id for row in rows]) if rows else {}
-        return _Loaded(
-            resource, resource.spec_as(EndpointSpec), resource.state_as(EndpointState), rows, statuses
-        )
+        return _Loaded(resource, spec, resource.state_as(EndpointState), rows, statuses, alarms)
 
-    def _route(self, lease: Lease, loaded: _Loaded, wanted: tuple[VariantRoute, ...] | None) -> _Loaded:
+    def _route(self, lease: Lease, loaded: _Loaded, wanted: Traffic | None) -> _Loaded:
         """Has every gateway know the route (or that there is none). What is returned is not yet stored."""
         state = loaded.state
         if wanted is None:
@@ -130,13 +146,13 @@ class EndpointReconciler:
                 return loaded
             self._routing.withdraw(loaded.key)
             return replace(loaded, state=replace(state, route=None, is_route_acked=False))
-        if state.route is None or state.route.variants != wanted:
+        if state.route is None or _traffic(state.route) != wanted:
             loaded = self._intend(lease, loaded, wanted)
         assert loaded.state.route is not None, "an intended route is kept"
         self._routing.publish(loaded.state.route)
         return replace(loaded, state=replace(loaded.state, is_route_acked=True))
 
-    def _intend(self, lease: Lease, loaded: _Loaded, wanted: tuple[VariantRoute, ...]) -> _Loaded:
+    def _intend(self, lease: Lease, loaded: _Loaded, wanted: Traffic) -> _Loaded:
         """Stores a route before it is published: whatever crashes, a generation means one route for ever."""
         generation = loaded.state.route_generation + 1
         route = EndpointRoute(
@@ -144,8 +160,10 @@ class EndpointReconciler:
             name=loaded.resource.name,
             uid=loaded.resource.uid,
             generation=generation,
-            variants=wanted,
+            variants=wanted.variants,
             invocation_timeout_s=self._invocation_timeout_s,
+            shadows=wanted.shadows,
+            capture=wanted.capture,
         )
         state = replace(loaded.state, route=route, route_generation=generation, is_route_acked=False)
         with self._store.write() as tx:
@@ -154,20 +172,26 @@ class EndpointReconciler:
         return replace(loaded, resource=resource, state=state)
 
     def _forget(self, lease: Lease, loaded: _Loaded) -> None:
+        deployment = loaded.state.deployment
         with self._store.write() as tx:
             tx.work.hold(lease, LEASE_S)
+            if deployment is not None:
+                deployment_records.append(tx, deployment.id, (), "superseded", self._clock.now())
             tx.resources.delete(loaded.resource.uid)
         log.info("endpoint deleted", extra={"endpoint": loaded.resource.arn})
 
     def _record(self, lease: Lease, loaded: _Loaded, plan: Plan) -> _Loaded:
-        status, spec, state = _outcome(loaded, plan, self._clock)
+        seen = self._seen(loaded)
+        status, spec, state = after(seen, plan, seen.now)
+        if _outlook_matters(loaded) and plan.outcome == "continue":
+            state = replace(state, outlook=outlook(seen, loaded.rows))
         changes_resource = (status, spec, state) != (
             loaded.resource.status,
             loaded.spec,
             loaded.resource.state_as(EndpointState),
         )
-        seen = [(row, new) for row in loaded.rows if (new := _status(loaded, row)).phase != row.phase]
-        if not (changes_resource or seen or plan.create or plan.retire):
+        changed = [(row, new) for row in loaded.rows if (new := _status(loaded, row)).phase != row.phase]
+        if not (changes_resource or changed or plan.create or plan.retire or plan.notes):
             return loaded
         resource = loaded.resource
         with self._store.write() as tx:
@@ -179,19 +203,56 @@ class EndpointReconciler:
                     spec=spec if spec != loaded.spec else None,
                     state=state,
                 )
-            for row, new in seen:
+            for row, new in changed:
                 tx.instances.set_phase(row.id, new.phase)
                 tx.events.add(resource.uid, f"instance {new.phase}", **_instance_detail(row, new))
             self._insert(tx, loaded, plan)
             tx.instances.retire(plan.retire)
-            _tell(tx, loaded, plan)
+            self._note(tx, loaded, state, plan, changed)
             rows = tuple(tx.instances.of(resource.uid))
+        if plan.outcome in _VERDICTS:
+            self._tell(resource, _VERDICTS[plan.outcome])
         return replace(loaded, resource=resource, spec=spec, state=state, rows=rows)
+
+    def _note(
+        self,
+        tx: Transaction,
+        loaded: _Loaded,
+        state: EndpointState,
+        plan: Plan,
+        changed: list[tuple[InstanceRow, InstanceStatus]],
+    ) -> None:
+        """Tells the time line, the log and the deployment's record what was done and seen."""
+        now = self._clock.now()
+        routed = {"route_generation": state.route_generation}
+        notes = [
+            DeploymentStep(now, note.step, {**note.evidence, **(routed if note.is_routed else {})})
+            for note in plan.notes
+        ]
+        for note in notes:
+            tx.events.add(loaded.resource.uid, note.step, **note.evidence)
+            level = logging.WARNING if plan.problem is not None else logging.INFO
+            fields = {"endpoint": loaded.resource.arn, "step": note.step}
+            if plan.problem is not None:
+                fields["reason"] = plan.problem.reason
+            log.log(level, "endpoint moved on", extra=fields)
+        for variant, text in plan.troubles.items():
+            if variant not in loaded.state.troubles:
+                tx.events.add(loaded.resource.uid, "crash loop", variant=variant, detail=text)
+        ended = [
+            DeploymentStep(now, f"instance {new.phase}", _instance_detail(row, new))
+            for row, new in changed
+            if row.is_wanted and new.phase in ("exited", "unhealthy", "missing")
+        ]
+        if id_ := _record_id(loaded, state):
+            verdict = _VERDICTS.get(plan.outcome)
+            reason = state.problem.reason if verdict and state.problem is not None else ""
+            deployment_records.append(tx, id_, (*ended, *notes), verdict, now, reason)
 
     def _insert(self, tx: Transaction, loaded: _Loaded, plan: Plan) -> None:
         for new in plan.create:
             resource = loaded.resource
-            spec = instance_spec(loaded.key, resource.name, resource.uid, new.slot, new.variant)
+            spec = instance_spec(loaded.key, resource.name, resource.uid, new.slot, new.variant, self._zones)
             start_at = self._clock.now() + timedelta(seconds=new.delay_s)
             tx.instances.insert(resource.uid, new.slot, new.failures, start_at, spec)
             tx.events.add(
@@ -200,6 +261,7 @@ class EndpointReconciler:
                 variant=new.slot.variant,
                 instance=spec.instance_id,
                 incarnation=new.slot.incarnation,
+                zone=spec.zone,
                 delay_s=new.delay_s,
             )
 
@@ -257,51 +319,41 @@ class EndpointReconciler:
         return self._routing.drain(asked, DRAIN_S) if asked else set()
 
 
-def _outcome(loaded: _Loaded, plan: Plan, clock: Clock) -> tuple[str, EndpointSpec, EndpointState]:
-    """Status, spec and state after the plan."""
-    status, spec, state = loaded.resource.status, loaded.spec, loaded.state
-    match plan.outcome:
-        case "promote":
-            state = replace(
-                state,
-                fleet=spec.fleet,
-                images=dict(plan.images or {}),
-                deployed_at=clock.now(),
-                problem=None,
-            )
-            return "InService", spec, state
-        case "fail":
-            return status, spec, replace(state, problem=plan.problem)
-        case "failed":
-            return "Failed", spec, state
-        case "roll-back":
-            assert state.fleet is not None, "only what is in force can be rolled back to"
-            return "InService", replace(spec, fleet=state.fleet), replace(state, problem=plan.problem)
-        case _:
-            if _outlook_matters(loaded):
-                state = replace(state, outlook=outlook(loaded.rows, loaded.statuses))
-            return status, spec, state
+_VERDICTS: Mapping[Outcome, Verdict] = {
+    "promote": "succeeded",
+    "failed": "failed",
+    "rolled-back": "rolled-back",
+    "rollback-failed": "rollback-failed",
+}
+
+
+def _record_id(loaded: _Loaded, state: EndpointState) -> str:
+    """The record of the deployment under way, or just ended; empty while only numbers change."""
+    deployment = state.deployment or loaded.state.deployment
+    if deployment is not None:
+        return deployment.id
+    is_creation = loaded.resource.status == "Creating" and loaded.state.fleet is None
+    return loaded.spec.deployment_id if is_creation else ""
+
+
+def _alarm_states(tx: Transaction, endpoint: Resource, spec: EndpointSpec) -> dict[str, str]:
+    """The states of the alarms that watch the update under way. Their names keep their case."""
+    if endpoint.status != "Updating":
+        return {}
+    found = {}
+    for name in spec.policy.alarms:
+        alarm = tx.resources.find(endpoint.account, endpoint.region, ALARM_KIND, name)
+        if alarm is not None and alarm.name == name:
+            found[name] = alarm.status
+    return found
+
+
+def _traffic(route: EndpointRoute) -> Traffic:
+    return Traffic(route.variants, route.shadows, route.capture)
 
 
 def _outlook_matters(loaded: _Loaded) -> bool:
     return loaded.resource.status in ("Creating", "Updating") and loaded.state.problem is None
-
-
-_STEPS = {
-    "promote": "in service",
-    "fail": "deployment failed",
-    "failed": "failed",
-    "roll-back": "rolled back",
-}
-
-
-def _tell(tx: Transaction, loaded: _Loaded, plan: Plan) -> None:
-    step = _STEPS.get(plan.outcome)
-    if step is None:
-        return
-    detail = {"reason": plan.problem.reason, "variant": plan.problem.variant} if plan.problem else {}
-    tx.events.add(loaded.resource.uid, step, config=loaded.spec.fleet.config_name, **detail)
-    log.info("endpoint moved on", extra={"endpoint": loaded.resource.arn, "step": step})
 
 
 def _status(loaded: _Loaded, row: InstanceRow) -> InstanceStatus:

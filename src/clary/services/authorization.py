@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from clary.domain.alarms import alarm_arn
 from clary.domain.arns import parse_arn, sagemaker_arn
+from clary.domain.notices import topic_arn
 from clary.domain.policies import Request
 from clary.domain.rights import Rights, caller_context, knows
 from clary.services.resource_names import IAM_MEMBERS, SAGEMAKER_MEMBERS
@@ -61,6 +63,10 @@ def needs(call: Call, params: Mapping[str, Any], rights: Rights) -> Iterator[Nee
         yield from _s3_needs(call, params)
         return
     prefix = _PREFIXES.get(call.service, call.service)
+    if call.service == "cloudwatch" and "AlarmNames" in params and call.operation != "DescribeAlarms":
+        for name in params["AlarmNames"]:
+            yield Need(f"{prefix}:{call.operation}", alarm_arn(call.region, call.account, name))
+        return
     resource = _resource(call, params, rights)
     tags = _tag_context(params)
     yield Need(f"{prefix}:{call.operation}", resource, tags)
@@ -86,6 +92,21 @@ def _resource(call: Call, params: Mapping[str, Any], rights: Rights) -> str:
     if call.service == "ecr" and "repositoryName" in params:
         registry = params.get("registryId", call.account)
         return f"arn:aws:ecr:{call.region}:{registry}:repository/{params['repositoryName']}"
+    if call.service == "cloudwatch":
+        name = params.get("AlarmName")
+        return str(params.get("ResourceARN") or (alarm_arn(call.region, call.account, name) if name else "*"))
+    if call.service == "sns":
+        return _sns_resource(call, params)
+    return "*"
+
+
+def _sns_resource(call: Call, params: Mapping[str, Any]) -> str:
+    """The topic: also of a subscription, whose ARN is the topic's with an id behind it."""
+    if "Name" in params:
+        return topic_arn(call.region, call.account, str(params["Name"]))
+    for member in ("TopicArn", "TargetArn", "ResourceArn", "SubscriptionArn"):
+        if member in params:
+            return ":".join(str(params[member]).split(":")[:6])
     return "*"
 
 

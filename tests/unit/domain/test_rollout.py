@@ -1,113 +1,19 @@
-"""What is decided for an endpoint, over whatever the driver may show."""
+"""What is decided for an endpoint, over whatever the driver may show. Updates to another fleet: `test_updating`."""
 
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clary.domain.endpoints import EndpointState, Fleet, Slot, Variant
+from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet, Slot
 from clary.domain.failures import LONGEST_REASON, deployment_problem
-from clary.domain.instances import LIVE_PHASES, Artifact, Failure, InstanceId, InstanceStatus, Phase
-from clary.domain.rollout import LONGEST_DELAY_S, MOST_FAILURES, InstanceRow, Plan, Seen, decide
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def variant(name: str = "v", count: int = 1, weight: float = 1.0, accelerators: int = 0) -> Variant:
-    return Variant(name, "m", "image", "ml.m5.large", 2, 8 << 30, accelerators, weight, count)
-
-
-def fleet(id_: str = "f", *variants: Variant) -> Fleet:
-    return Fleet(id_, f"config-{id_}", variants or (variant(),))
-
-
-@dataclass
-class World:
-    """What `decide` sees, and what carrying its plan out makes of it, with everything outside in one place."""
-
-    wanted: Fleet
-    status: str = "Creating"
-    state: EndpointState = field(default_factory=EndpointState)
-    rows: dict[InstanceId, InstanceRow] = field(default_factory=dict)
-    phases: dict[InstanceId, Phase] = field(default_factory=dict)
-    routed: set[InstanceId] = field(default_factory=set)
-    now: datetime = NOW
-    is_gone: bool = False
-    accelerators: int = 0
-
-    def seen(self) -> Seen:
-        statuses = {
-            id_: InstanceStatus(id_, phase, address=f"unix:/{id_}" if phase == "ready" else "")
-            for id_, phase in self.phases.items()
-        }
-        rows = tuple(self.rows.values())
-        return Seen("e", self.status, self.wanted, self.state, rows, statuses, self.now, self.accelerators)
-
-    def step(self) -> Plan:
-        plan = decide(self.seen())
-        self.routed = {t.instance_id for v in plan.route or () for t in v.targets}
-        for new in plan.create:
-            id_ = InstanceId("/".join(map(str, (*new.slot.place, new.slot.incarnation))))
-            assert id_ not in self.rows, "an incarnation is made once"
-            start_at = self.now + timedelta(seconds=new.delay_s)
-            self.rows[id_] = InstanceRow(id_, new.slot, True, False, "missing", new.failures, start_at)
-        for id_ in plan.retire:
-            assert id_ not in self.routed, "what is retired is out of the route"
-            self.rows[id_] = replace(self.rows[id_], is_wanted=False)
-        match plan.outcome:
-            case "promote":
-                self.status = "InService"
-                self.state = EndpointState(fleet=self.wanted)
-            case "fail":
-                self.state = replace(self.state, problem=plan.problem)
-            case "failed":
-                self.status = "Failed"
-            case "roll-back":
-                assert self.state.fleet is not None
-                self.status, self.wanted = "InService", self.state.fleet
-                self.state = replace(self.state, problem=plan.problem)
-            case "gone":
-                assert not self.rows, "nothing is left behind"
-                self.is_gone = True
-        self._carry_out()
-        return plan
-
-    def _carry_out(self) -> None:
-        for row in list(self.rows.values()):
-            phase = self.phases.get(row.id, "missing")
-            if row.is_wanted and not row.is_started and row.start_at <= self.now:
-                self.rows[row.id] = replace(row, is_started=True)
-                self.phases[row.id] = "starting"
-            elif not row.is_wanted and phase in LIVE_PHASES:
-                assert row.id not in self.routed
-                self.phases[row.id] = "exited"
-            elif not row.is_wanted:
-                del self.rows[row.id]
-                self.phases.pop(row.id, None)
-
-    def bring_up(self) -> None:
-        for id_, phase in self.phases.items():
-            if phase == "starting":
-                self.phases[id_] = "ready"
-
-    def ready(self) -> set[InstanceId]:
-        return {id_ for id_, phase in self.phases.items() if phase == "ready" and self.rows[id_].is_wanted}
-
-    def calm(self, steps: int = 12) -> None:
-        """Nothing fails any more: everything comes up, time passes."""
-        for _ in range(steps):
-            self.step()
-            self.bring_up()
-            self.now += timedelta(seconds=LONGEST_DELAY_S)
-
-
-def in_service(*variants: Variant) -> World:
-    world = World(fleet("f", *variants))
-    world.calm(4)
-    assert world.status == "InService"
-    return world
+from clary.domain.instances import Artifact, Failure, InstanceId, InstanceStatus, Phase
+from clary.domain.places import LONGEST_DELAY_S, MOST_FAILURES, STEADY_S, InstanceRow
+from clary.domain.plans import Plan, Seen
+from clary.domain.rollout import decide
+from control.world import NOW, World, fleet, in_service, variant
 
 
 def test_an_endpoint_is_in_service_only_when_every_instance_is_routed() -> None:
@@ -117,7 +23,7 @@ def test_an_endpoint_is_in_service_only_when_every_instance_is_routed() -> None:
     first, *rest = world.phases
     world.phases[first] = "ready"
     plan = world.step()
-    assert (plan.outcome, plan.route, world.status) == ("continue", None, "Creating")
+    assert (plan.outcome, plan.traffic, world.status) == ("continue", None, "Creating")
     for id_ in rest:
         world.phases[id_] = "ready"
     plan = world.step()
@@ -145,7 +51,7 @@ def test_an_instance_that_keeps_dying_is_replaced_later_and_later() -> None:
     delays = []
     for _ in range(10):
         (id_,) = world.routed or world.ready()
-        world.phases[id_] = "exited"
+        world.phases[id_], world.ready_since[id_] = "exited", world.now  # it was not ready for long
         plan = world.step()
         delays += [new.delay_s for new in plan.create]
         assert plan.again_after_s is not None
@@ -164,6 +70,18 @@ def test_one_that_had_been_ready_for_long_is_replaced_at_once() -> None:
     status = InstanceStatus(id_, "exited", ready_at=(NOW - timedelta(hours=1)).timestamp())
     (new,) = decide(replace(seen, statuses={id_: status})).create
     assert (new.failures, new.delay_s) == (1, 0.0)
+
+
+def test_one_that_served_for_a_while_is_replaced_at_once_however_often() -> None:
+    world = in_service(variant())
+    for count in range(1, 8):
+        (id_,) = world.routed or world.ready()
+        world.ready_since[id_] = world.now - timedelta(seconds=STEADY_S)
+        world.phases[id_] = "exited"
+        plan = world.step()
+        assert [(new.failures, new.delay_s) for new in plan.create] == [(count, 0.0)]
+        assert ("a" in plan.troubles) == (count > MOST_FAILURES)
+        world.calm(3)
 
 
 def test_a_creation_fails_fast_and_leaves_nothing() -> None:
@@ -241,7 +159,7 @@ def test_deleting_withdraws_first_and_leaves_nothing() -> None:
     world = in_service(variant("a", 2))
     world.status = "Deleting"
     plan = world.step()
-    assert (plan.route, len(plan.retire)) == (None, 2)
+    assert (plan.traffic, len(plan.retire)) == (None, 2)
     world.step()
     world.step()
     assert world.is_gone
@@ -282,32 +200,16 @@ def test_whatever_happens_it_converges(data: st.DataObject, first: Fleet) -> Non
     assert decide(world.seen()).again_after_s is None
 
 
-@settings(max_examples=60, deadline=None)
-@given(ready=st.sets(st.integers(0, 2)), old=st.integers(1, 3), new=st.integers(1, 3))
-def test_an_update_never_drops_ready_capacity(ready: set[int], old: int, new: int) -> None:
-    """Until the whole new fleet is ready, the old one takes the traffic, all of it."""
-    world = in_service(variant("a", old))
-    serving = set(world.routed)
-    world.status, world.wanted = "Updating", fleet("g", variant("a", new))
-    world.step()
-    for ordinal in ready & set(range(new)):
-        world.phases[InstanceId(f"g/a/{ordinal}/0")] = "ready"
-    plan = world.step()
-    if ready >= set(range(new)):
-        assert (plan.outcome, len(world.routed)) == ("promote", new)
-    else:
-        assert world.routed == serving
-
-
 def test_the_newest_incarnation_stands_in_a_place() -> None:
     rows = tuple(
         InstanceRow(InstanceId(f"i{n}"), Slot("f", "v", 0, n), True, True, "ready", 0, NOW) for n in (0, 1)
     )
     statuses = {row.id: InstanceStatus(row.id, "ready", address="unix:/x") for row in rows}
-    plan = decide(Seen("e", "InService", fleet(), EndpointState(fleet=fleet()), rows, statuses, NOW))
+    spec = EndpointSpec(fleet(), NOW)
+    plan = decide(Seen("e", "InService", spec, EndpointState(fleet=fleet()), rows, statuses, NOW))
     assert plan.retire == (InstanceId("i0"),)
-    assert plan.route is not None
-    assert [t.instance_id for t in plan.route[0].targets] == ["i1"]
+    assert plan.traffic is not None
+    assert [t.instance_id for t in plan.traffic.variants[0].targets] == ["i1"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clary.domain.deployments import CapacitySize, DeploymentPolicy
 from clary.domain.faults import Fault
 from clary.domain.routes import EndpointRoute
 from clary.drivers.fake import Plan
@@ -17,7 +18,11 @@ from clary.store import Store, Transaction
 from control.harness import CRASHED, Control
 
 OUTSIDE_CALLS = {"start", "inspect", "stop", "remove", "list", "publish", "withdraw", "drain"}
-MOST_POINTS = 200
+MOST_POINTS = 300
+
+HALF = CapacitySize("CAPACITY_PERCENT", 50)
+CANARY = DeploymentPolicy("CANARY", HALF, wait_s=3600.0, alarms=("errors",))
+ROLLING = DeploymentPolicy("ROLLING", HALF, wait_s=5.0, alarms=("errors",))
 
 
 class Crash(BaseException):
@@ -90,6 +95,17 @@ def update(control: Control) -> None:
     control.settle(6)
 
 
+def proceed(control: Control) -> None:
+    control.settle(8)
+
+
+def proceed_until_alarmed(control: Control) -> None:
+    """The alarm comes when the new fleet has its first requests."""
+    control.settle(2)
+    control.alarm("errors", "ALARM")
+    control.settle(4)
+
+
 def grow(control: Control) -> None:
     numbers = [{"VariantName": "A", "DesiredInstanceCount": 3, "DesiredWeight": 0.5}]
     control.call("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=numbers)
@@ -118,6 +134,16 @@ def standing(directory: Path) -> Control:
     control.settle(5)
     assert control.describe()["EndpointStatus"] == "InService"
     return control
+
+
+def updating(policy: DeploymentPolicy) -> Callable[[Path], Control]:
+    def prepare(directory: Path) -> Control:
+        control = standing(directory)
+        control.alarm("errors", "OK")
+        control.update("d", policy)
+        return control
+
+    return prepare
 
 
 def failing(directory: Path) -> Control:
@@ -175,6 +201,13 @@ def grown(control: Control) -> None:
     no_replacement(control, 4)
 
 
+def rolled_back(control: Control) -> None:
+    control.alarm("errors", "ALARM")  # control may have been killed before it came
+    control.settle(6)
+    one_fleet(control, "c", 3)
+    assert control.describe()["FailureReason"].startswith("Deployment failed: one or more alarms")
+
+
 def replaced(control: Control) -> None:
     one_fleet(control, "c", 3)
 
@@ -187,10 +220,21 @@ def replaced(control: Control) -> None:
         (standing, delete, deleted),
         (failing, create, failed),
         (standing, update, updated),
+        (updating(CANARY), proceed_until_alarmed, rolled_back),
+        (updating(ROLLING), proceed, updated),
         (standing, grow, grown),
         (standing, lose_all, replaced),
     ],
-    ids=["create", "delete", "failing-create", "update", "grow", "after-a-restart"],
+    ids=[
+        "create",
+        "delete",
+        "failing-create",
+        "update",
+        "canary-alarmed",
+        "rolling",
+        "grow",
+        "after-a-restart",
+    ],
 )
 def test_H01_control_may_be_killed_after_every_call(
     tmp_path: Path,

@@ -49,6 +49,28 @@ def test_I01_tags_and_roles_need_rights_of_their_own() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("service", "operation", "params", "expected"),
+    [
+        ("cloudwatch", "PutMetricAlarm", {"AlarmName": "A b"}, ["alarm:A b"]),
+        ("cloudwatch", "SetAlarmState", {"AlarmName": "a"}, ["alarm:a"]),
+        ("cloudwatch", "DeleteAlarms", {"AlarmNames": ["a", "b"]}, ["alarm:a", "alarm:b"]),
+        ("sns", "CreateTopic", {"Name": "t"}, ["t"]),
+        ("sns", "Publish", {"TopicArn": f"arn:aws:sns:eu-central-1:{ACCOUNT}:t"}, ["t"]),
+        ("sns", "Unsubscribe", {"SubscriptionArn": f"arn:aws:sns:eu-central-1:{ACCOUNT}:t:id"}, ["t"]),
+    ],
+)
+def test_I01_alarms_and_topics_are_resources(
+    service: str, operation: str, params: Any, expected: list[str]
+) -> None:
+    found = needed(service, operation, **params)
+    prefix = f"arn:aws:{service}:eu-central-1:{ACCOUNT}:"
+    assert [(need.action, need.resource) for need in found] == [
+        (f"{service}:{operation}", prefix + word) for word in expected
+    ]
+    assert needed("cloudwatch", "DescribeAlarms", AlarmNames=["a"])[0].resource == "*"
+
+
 def test_I01_lists_concern_everything() -> None:
     assert needed("sagemaker", "ListEndpoints", NameContains="x") == [
         Need("sagemaker:ListEndpoints", "*", {})

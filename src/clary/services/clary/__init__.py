@@ -1,9 +1,10 @@
-"""The server's own operations, below `/_clary/`: what stands, why something is as it is, starting over."""
+"""The server's own operations, below `/_clary/`: what stands and why, what was deployed, starting over."""
 
 from collections.abc import Callable, Sequence
 
 from clary.domain.clock import Clock
 from clary.domain.instances import LogTarget
+from clary.services.clary.deployments import Deployments
 from clary.services.clary.explain import Explain
 from clary.services.clary.status import Status
 from clary.settings import Settings
@@ -20,4 +21,5 @@ def resources(
     parts: Callable[[], dict[str, object]],
 ) -> tuple[object, ...]:
     """`log_tail` gives a stream's last lines; `reset` empties everything; `parts` says how each process is."""
-    return (Status(store, clock, settings, reset=reset, parts=parts), Explain(store, log_tail))
+    status = Status(store, clock, settings, reset=reset, parts=parts)
+    return (status, Explain(store, log_tail), Deployments(store))

@@ -8,9 +8,10 @@ from clary.domain.arns import endpoint_log_group
 from clary.domain.endpoints import EndpointSpec, EndpointState, Problem
 from clary.domain.faults import validation
 from clary.domain.instances import InstanceId, LogTarget
+from clary.domain.places import InstanceRow
 from clary.domain.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Kind
-from clary.domain.rollout import InstanceRow
-from clary.store import Resource, Store
+from clary.services.clary.progress import progress
+from clary.store import Resource, Store, Transaction
 from clary.wire.operations import Call, operation
 
 TAIL_LINES = 20
@@ -26,6 +27,7 @@ class Explain:
         kind, resource, rows = self._find(call, str(params.get("Name", "")))
         with self._store.read() as tx:
             events = tx.events.of(resource.uid)
+            zones = {row.id: _zone(tx, row) for row in rows}
         answer: dict[str, Any] = {
             "Name": resource.name,
             "Kind": kind.name,
@@ -38,7 +40,7 @@ class Explain:
             ],
         }
         if kind is ENDPOINT:
-            answer |= self._endpoint(resource, rows)
+            answer |= self._endpoint(resource, rows, zones)
         return answer
 
     def _find(self, call: Call, name: str) -> tuple[Kind, Resource, list[InstanceRow]]:
@@ -51,7 +53,9 @@ class Explain:
             f'Could not find an endpoint, endpoint configuration or model named "{name}" in {call.region}.'
         )
 
-    def _endpoint(self, endpoint: Resource, rows: list[InstanceRow]) -> dict[str, Any]:
+    def _endpoint(
+        self, endpoint: Resource, rows: list[InstanceRow], zones: Mapping[InstanceId, str]
+    ) -> dict[str, Any]:
         spec, state = endpoint.spec_as(EndpointSpec), endpoint.state_as(EndpointState)
         group = endpoint_log_group(endpoint.name)
         answer: dict[str, Any] = {
@@ -61,6 +65,7 @@ class Explain:
                 {
                     "Id": row.id,
                     "Variant": row.slot.variant,
+                    "Zone": zones[row.id],
                     "Incarnation": row.slot.incarnation,
                     "Phase": row.phase,
                     "Wanted": row.is_wanted,
@@ -68,6 +73,8 @@ class Explain:
                 for row in rows
             ],
         }
+        if under_way := progress(spec, state, rows):
+            answer["Deployment"] = under_way
         if state.problem is not None:
             answer["FailureReason"] = state.problem.reason
             if state.problem.failure is not None:
@@ -77,7 +84,14 @@ class Explain:
             answer["LogStream"] = stream
             answer["LogTail"] = list(self._log_tail(target, TAIL_LINES))
         answer["Next"] = _next_commands(endpoint, state.problem, has_log=bool(answer.get("LogTail")))
+        if state.deployment is not None or (state.problem is not None and state.fleet is not None):
+            answer["Next"].append(f"clary deployments {endpoint.name}")
         return answer
+
+
+def _zone(tx: Transaction, row: InstanceRow) -> str:
+    spec = tx.instances.spec(row.id)
+    return "" if spec is None else spec.zone
 
 
 def _stream(problem: Problem | None, rows: list[InstanceRow]) -> str:

@@ -1,6 +1,7 @@
 """GetStatus, GetHealth and Reset."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from clary.domain.clock import Clock
 from clary.domain.endpoints import EndpointSpec, EndpointState
 from clary.domain.faults import Fault, access_denied, not_supported
 from clary.domain.resources import ENDPOINT
+from clary.services.clary.progress import progress
 from clary.settings import Settings
 from clary.store import PageQuery, Resource, Store, Transaction
 from clary.wire.operations import Call, operation
@@ -74,22 +76,37 @@ class Status:
 
     def _endpoint(self, tx: Transaction, endpoint: Resource) -> dict[str, Any]:
         spec, state = endpoint.spec_as(EndpointSpec), endpoint.state_as(EndpointState)
+        rows = tx.instances.of(endpoint.uid)
+        fleet = state.fleet or spec.fleet
+        ready = Counter(
+            row.slot.variant
+            for row in rows
+            if row.slot.fleet == fleet.id and row.is_wanted and row.phase == "ready"
+        )
         shown: dict[str, Any] = {
             "Name": endpoint.name,
             "Arn": endpoint.arn,
             "Status": endpoint.status,
-            "Config": (state.fleet or spec.fleet).config_name,
+            "Config": fleet.config_name,
             "CreatedAt": endpoint.created_at.isoformat(),
             "AgeSeconds": round((self._clock.now() - endpoint.created_at).total_seconds(), 3),
             "Variants": [
-                {"Name": v.name, "Model": v.model_name, "Weight": v.weight, "InstanceCount": v.count}
-                for v in (state.fleet or spec.fleet).variants
+                {
+                    "Name": v.name,
+                    "Model": v.model_name,
+                    "Weight": v.weight,
+                    "InstanceCount": v.count,
+                    "Ready": ready[v.name],
+                }
+                for v in fleet.variants
             ],
             "Instances": [
                 {"Id": row.id, "Variant": row.slot.variant, "Phase": row.phase, "Wanted": row.is_wanted}
-                for row in tx.instances.of(endpoint.uid)
+                for row in rows
             ],
         }
+        if under_way := progress(spec, state, rows):
+            shown["Deployment"] = under_way
         if state.problem is not None:
             shown["FailureReason"] = state.problem.reason
         return shown

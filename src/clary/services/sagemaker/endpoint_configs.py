@@ -7,6 +7,7 @@ from clary.domain.instance_types import instance_type
 from clary.domain.resources import ENDPOINT_CONFIG, MODEL
 from clary.services.sagemaker.access import insert, require
 from clary.services.sagemaker.containers import refuse
+from clary.services.sagemaker.data_capture import read_capture
 from clary.services.sagemaker.listing import list_page
 from clary.store import Store
 from clary.wire.operations import Call, operation
@@ -27,9 +28,13 @@ class EndpointConfigs:
         _check_config(params)
         spec = {name: value for name, value in params.items() if name != "Tags"}
         spec["ProductionVariants"] = [_with_defaults(variant) for variant in params["ProductionVariants"]]
+        if "ShadowProductionVariants" in params:
+            spec["ShadowProductionVariants"] = [_with_defaults(v) for v in params["ShadowProductionVariants"]]
+        if "DataCaptureConfig" in params:
+            spec["DataCaptureConfig"] = {"EnableCapture": True, **params["DataCaptureConfig"]}
         name = params["EndpointConfigName"]
         with self._store.write() as tx:
-            for variant in params["ProductionVariants"]:
+            for variant in _all_variants(params):
                 require(tx, call, MODEL, variant["ModelName"])
             config = insert(tx, call, ENDPOINT_CONFIG, self._new_id(), name, spec, tags=params.get("Tags"))
         return {"EndpointConfigArn": config.arn}
@@ -48,6 +53,8 @@ class EndpointConfigs:
             "ProductionVariants": spec["ProductionVariants"],
             "EnableNetworkIsolation": spec.get("EnableNetworkIsolation", False),
         }
+        if "ShadowProductionVariants" in spec:
+            answer["ShadowProductionVariants"] = spec["ShadowProductionVariants"]
         if "DataCaptureConfig" in spec:
             answer["DataCaptureConfig"] = spec["DataCaptureConfig"]
         if "KmsKeyId" in spec:
@@ -83,26 +90,38 @@ class EndpointConfigs:
             tx.resources.delete(require(tx, call, ENDPOINT_CONFIG, params["EndpointConfigName"]).uid)
 
 
+def _all_variants(params: shapes.CreateEndpointConfigInput) -> list[shapes.ProductionVariant]:
+    return [*params["ProductionVariants"], *params.get("ShadowProductionVariants", [])]
+
+
 def _check_config(params: shapes.CreateEndpointConfigInput) -> None:
     refuse(
         params,
         "AsyncInferenceConfig",
         "ExplainerConfig",
-        "ShadowProductionVariants",
         "MetricsConfig",
         "CrossRegionTrafficConfig",
         "EnableNetworkIsolation",
     )
-    # Left out, EnableCapture means yes.
-    if "DataCaptureConfig" in params and params["DataCaptureConfig"].get("EnableCapture", True):
-        raise not_supported("DataCaptureConfig with EnableCapture")
-    names = [variant["VariantName"].lower() for variant in params["ProductionVariants"]]
+    _check_shadows(params)
+    names = [variant["VariantName"].lower() for variant in _all_variants(params)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise validation(f"Production variant names must be unique within an endpoint configuration: {twice}")
-    for variant in params["ProductionVariants"]:
+    for variant in _all_variants(params):
         _check_variant(variant)
     if sum(variant.get("InitialVariantWeight", 1.0) for variant in params["ProductionVariants"]) <= 0:
         raise validation("At least one production variant must have an InitialVariantWeight above 0.")
+    if "DataCaptureConfig" in params:
+        read_capture(params["DataCaptureConfig"])
+
+
+def _check_shadows(params: shapes.CreateEndpointConfigInput) -> None:
+    shadows = params.get("ShadowProductionVariants")
+    if shadows is not None and (len(shadows), len(params["ProductionVariants"])) != (1, 1):
+        raise validation(
+            "A shadow variant needs exactly one production variant whose requests it gets copies of: "
+            "ShadowProductionVariants and ProductionVariants must hold one variant each."
+        )
 
 
 def _check_variant(variant: shapes.ProductionVariant) -> None:

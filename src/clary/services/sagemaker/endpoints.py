@@ -1,20 +1,32 @@
 """Endpoints: handlers write what is wanted and a wish to reconcile it, in one transaction, and touch nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 from clary.domain.clock import Clock
-from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet
+from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet, Variant
 from clary.domain.faults import Fault, limit_exceeded, not_supported, validation
 from clary.domain.resources import ENDPOINT
 from clary.domain.statuses import is_in_progress, is_updatable
+from clary.services.application_autoscaling.removal import deregister
 from clary.services.sagemaker.access import arn, insert, require
+from clary.services.sagemaker.deployment_configs import check_fleet, read_policy, require_alarms
+from clary.services.sagemaker.deployment_records import open_record
 from clary.services.sagemaker.endpoint_views import describe, settles_soon
-from clary.services.sagemaker.fleets import freeze
+from clary.services.sagemaker.fleets import freeze, retained
 from clary.services.sagemaker.listing import list_page
+from clary.services.sagemaker.scaling_targets import (
+    may_not_deregister,
+    require_deregistered,
+    targets_of,
+)
 from clary.store import Resource, Store, Transaction
 from clary.wire.operations import Call, Held, operation
 from clary.wire.shapes import sagemaker as shapes
+
+Authorize = Callable[[Call, Mapping[str, Any]], None]
+"""Raises the fault that says the caller may not do that."""
 
 
 class Endpoints:
@@ -25,33 +37,43 @@ class Endpoints:
         new_id: Callable[[], str],
         startup_timeout_s: float,
         most_instances: int,
+        authorize: Authorize,
     ) -> None:
         self._store = store
         self._clock = clock
         self._new_id = new_id
         self._startup_timeout_s = startup_timeout_s
         self._most_instances = most_instances
+        self._authorize = authorize
 
     @operation("CreateEndpoint")
     def create_endpoint(self, call: Call, params: shapes.CreateEndpointInput) -> shapes.CreateEndpointOutput:
-        _check_deployment(params.get("DeploymentConfig"))
+        """DeploymentConfig is kept for an update with RetainDeploymentConfig: a first fleet replaces none."""
+        read_policy(params.get("DeploymentConfig"))
         name = params["EndpointName"]
         with self._store.write() as tx:
             if tx.resources.find(call.account, call.region, ENDPOINT.name, name):
                 raise ENDPOINT.duplicate(arn(call, ENDPOINT, name))
             fleet = self._freeze(tx, call, params["EndpointConfigName"])
             self._check_size(fleet)
+            spec = EndpointSpec(
+                fleet,
+                self._clock.now(),
+                deployment_id=self._new_id(),
+                deployment_config=_kept(params.get("DeploymentConfig")),
+            )
             endpoint = insert(
                 tx,
                 call,
                 ENDPOINT,
                 self._new_id(),
                 name,
-                EndpointSpec(fleet, self._clock.now()),
+                spec,
                 tags=params.get("Tags"),
                 status="Creating",
                 state=EndpointState(),
             )
+            open_record(tx, call, endpoint, None, spec)
             self._wish(tx, endpoint, "creation asked for", config=fleet.config_name)
         return {"EndpointArn": endpoint.arn}
 
@@ -63,9 +85,10 @@ class Endpoints:
         mark = self._store.changes.mark()
         with self._store.read() as tx:
             endpoint = require(tx, call, ENDPOINT, params["EndpointName"])
+            rows = tx.instances.of(endpoint.uid) if is_in_progress(endpoint.status) else []
         if call.may_hold and settles_soon(endpoint, self._clock.now()):
             raise Held(lambda tell: self._store.changes.watch(endpoint.uid, mark, tell))
-        return describe(endpoint)
+        return describe(endpoint, rows, self._clock.now())
 
     @operation("ListEndpoints")
     def list_endpoints(self, call: Call, params: shapes.ListEndpointsInput) -> shapes.ListEndpointsOutput:
@@ -87,35 +110,55 @@ class Endpoints:
 
     @operation("UpdateEndpoint")
     def update_endpoint(self, call: Call, params: shapes.UpdateEndpointInput) -> shapes.UpdateEndpointOutput:
-        """All at once: a whole new fleet, then the traffic, then the old fleet goes."""
-        _check_deployment(params.get("DeploymentConfig"))
-        if params.get("RetainDeploymentConfig"):
-            raise not_supported("RetainDeploymentConfig")
+        """A new fleet of what the configuration says now; how traffic gets there, DeploymentConfig says."""
+        asked = params.get("DeploymentConfig")
+        if asked is not None and params.get("RetainDeploymentConfig"):
+            raise validation("Specify either DeploymentConfig or RetainDeploymentConfig, not both.")
+        policy = read_policy(asked)
         with self._store.write() as tx:
             endpoint, live = self._updatable(tx, call, params["EndpointName"])
             fleet = self._freeze(tx, call, params["EndpointConfigName"])
             if params.get("RetainAllVariantProperties"):
-                excluded = {
-                    item["VariantPropertyType"] for item in params.get("ExcludeRetainedVariantProperties", [])
-                }
-                fleet = fleet.with_numbers_of(
-                    live,
-                    weights="DesiredWeight" not in excluded,
-                    counts="DesiredInstanceCount" not in excluded,
-                )
-            self._update(tx, endpoint, live, fleet, "update asked for", config=fleet.config_name)
+                excluded = params.get("ExcludeRetainedVariantProperties", [])
+                fleet = retained(fleet, live, frozenset(item["VariantPropertyType"] for item in excluded))
+            config = endpoint.spec_as(EndpointSpec).deployment_config
+            if asked is not None:
+                config = _kept(asked)
+            elif params.get("RetainDeploymentConfig"):
+                policy = read_policy(cast(shapes.DeploymentConfig, config))
+            check_fleet(policy, fleet)
+            require_alarms(tx, call, policy)
+            require_deregistered(tx, endpoint, live, fleet)
+            spec = EndpointSpec(
+                fleet,
+                self._clock.now(),
+                deployment_id=self._new_id(),
+                policy=policy,
+                deployment_config=config,
+            )
+            self._update(tx, endpoint, live, spec, "update asked for", config=fleet.config_name)
+            open_record(tx, call, endpoint, live, spec)
         return {"EndpointArn": endpoint.arn}
 
     @operation("UpdateEndpointWeightsAndCapacities")
     def update_endpoint_weights_and_capacities(
         self, call: Call, params: shapes.UpdateEndpointWeightsAndCapacitiesInput
     ) -> shapes.UpdateEndpointWeightsAndCapacitiesOutput:
-        """The same fleet with other numbers: its processes stay."""
+        """The same fleet with other numbers: its processes stay, and nothing is deployed."""
         with self._store.write() as tx:
             endpoint, live = self._updatable(tx, call, params["EndpointName"])
+            if endpoint.status == "UpdateRollbackFailed":
+                raise validation(
+                    f'Cannot update weights and capacities of endpoint "{endpoint.arn}" in status '
+                    "UpdateRollbackFailed, where parts of two configurations serve. Repair it with UpdateEndpoint."
+                )
             fleet = _with_numbers(live, params["DesiredWeightsAndCapacities"])
-            numbers = {v.name: {"weight": v.weight, "count": v.count} for v in fleet.variants}
-            self._update(tx, endpoint, live, fleet, "new weights and counts asked for", variants=numbers)
+            numbers = {
+                v.name: {"weight": v.weight, "count": v.count} for v in (*fleet.variants, *fleet.shadows)
+            }
+            config = endpoint.spec_as(EndpointSpec).deployment_config
+            spec = EndpointSpec(fleet, self._clock.now(), deployment_config=config)
+            self._update(tx, endpoint, live, spec, "new weights and counts asked for", variants=numbers)
         return {"EndpointArn": endpoint.arn}
 
     @operation("DeleteEndpoint")
@@ -124,8 +167,20 @@ class Endpoints:
             endpoint = require(tx, call, ENDPOINT, params["EndpointName"])
             if is_in_progress(endpoint.status):
                 raise _in_progress(endpoint)
+            self._let_targets_go(tx, call, endpoint)
             tx.resources.update(endpoint, status="Deleting")
             self._wish(tx, endpoint, "deletion asked for")
+
+    def _let_targets_go(self, tx: Transaction, call: Call, endpoint: Resource) -> None:
+        """An endpoint's scalable targets go with it, if its caller may do that."""
+        fleet = endpoint.state_as(EndpointState).fleet or endpoint.spec_as(EndpointSpec).fleet
+        for target in targets_of(tx, endpoint, fleet):
+            asked = replace(call, service="application-autoscaling", operation="DeregisterScalableTarget")
+            try:
+                self._authorize(asked, {"ResourceId": target.name})
+            except Fault as fault:
+                raise may_not_deregister() from fault
+            deregister(tx, target)
 
     def _freeze(self, tx: Transaction, call: Call, config_name: str) -> Fleet:
         return freeze(tx, call, self._new_id(), config_name, self._startup_timeout_s)
@@ -143,10 +198,10 @@ class Endpoints:
         return endpoint, live
 
     def _check_size(self, fleet: Fleet, live: Fleet | None = None) -> None:
-        wanted = sum(variant.count for variant in fleet.variants)
+        wanted = _instances(fleet)
         if wanted <= self._most_instances:
             return
-        used = 0 if live is None else sum(variant.count for variant in live.variants)
+        used = 0 if live is None else _instances(live)
         raise limit_exceeded(
             f"The account-level service limit '{fleet.variants[0].instance_type} for endpoint usage' is "
             f"{self._most_instances} Instances, with current utilization of {used} Instances and a request delta of "
@@ -154,11 +209,21 @@ class Endpoints:
         )
 
     def _update(
-        self, tx: Transaction, endpoint: Resource, live: Fleet, fleet: Fleet, step: str, **detail: object
+        self,
+        tx: Transaction,
+        endpoint: Resource,
+        live: Fleet,
+        spec: EndpointSpec,
+        step: str,
+        **detail: object,
     ) -> None:
-        self._check_size(fleet, live)
+        """What is wanted from now on. What came of the last update is no longer told."""
+        self._check_size(spec.fleet, live)
+        if sum(variant.weight for variant in spec.fleet.variants) <= 0:
+            raise validation("At least one production variant must have a weight above 0.")
         state = replace(endpoint.state_as(EndpointState), problem=None, outlook="unknown")
-        spec = EndpointSpec(fleet, self._clock.now())
+        if spec.deployment_id:
+            state = replace(state, used_deployment_config=spec.deployment_config)
         tx.resources.update(endpoint, status="Updating", spec=spec, state=state)
         self._wish(tx, endpoint, step, **detail)
 
@@ -167,42 +232,40 @@ class Endpoints:
         tx.work.wish(ENDPOINT.name, endpoint.uid)
 
 
+def _kept(config: shapes.DeploymentConfig | None) -> dict[str, Any] | None:
+    return None if config is None else dict(config)
+
+
+def _instances(fleet: Fleet) -> int:
+    return sum(variant.count for variant in (*fleet.variants, *fleet.shadows))
+
+
 def _with_numbers(fleet: Fleet, wanted: list[shapes.DesiredWeightAndCapacity]) -> Fleet:
-    """The fleet with what is named changed; the rest keeps its values."""
-    for numbers in wanted:
-        variant = fleet.variant(numbers["VariantName"])
-        if variant is None:
-            raise validation(f"Variant {numbers['VariantName']} does not exist in the endpoint.")
-        if "ServerlessUpdateConfig" in numbers:
-            raise not_supported("ServerlessUpdateConfig")
-        count = numbers.get("DesiredInstanceCount", variant.count)
-        if count < 1:
-            raise not_supported("DesiredInstanceCount 0")
-        changed = replace(variant, count=count, weight=numbers.get("DesiredWeight", variant.weight))
-        fleet = replace(
-            fleet, variants=tuple(changed if v.name == variant.name else v for v in fleet.variants)
+    """The fleet with what is named changed; the rest keeps its values. A shadow has numbers as well."""
+    by_name = {numbers["VariantName"]: numbers for numbers in wanted}
+    if len(by_name) != len(wanted):
+        raise validation("Variant names must be unique within DesiredWeightsAndCapacities.")
+    known = {variant.name for variant in (*fleet.variants, *fleet.shadows)}
+    if unknown := [name for name in by_name if name not in known]:
+        raise validation(
+            f"Variant {unknown[0]} does not exist in the endpoint; its variants are {', '.join(sorted(known))}."
         )
-    return fleet
+    return replace(
+        fleet,
+        variants=tuple(_numbered(variant, by_name.get(variant.name)) for variant in fleet.variants),
+        shadows=tuple(_numbered(variant, by_name.get(variant.name)) for variant in fleet.shadows),
+    )
 
 
-def _check_deployment(config: shapes.DeploymentConfig | None) -> None:
-    """Only the one way there is: everything at once, without waiting and without alarms."""
-    if config is None:
-        return
-    if "RollingUpdatePolicy" in config:
-        raise not_supported("RollingUpdatePolicy")
-    if config.get("AutoRollbackConfiguration", {}).get("Alarms"):
-        raise not_supported("AutoRollbackConfiguration")
-    policy = config.get("BlueGreenUpdatePolicy")
-    if policy is None:
-        return
-    routing = policy["TrafficRoutingConfiguration"]
-    if routing["Type"] != "ALL_AT_ONCE":
-        raise not_supported(f"TrafficRoutingConfiguration {routing['Type']}")
-    if routing.get("WaitIntervalInSeconds"):
-        raise not_supported("WaitIntervalInSeconds above 0")
-    if policy.get("TerminationWaitInSeconds"):
-        raise not_supported("TerminationWaitInSeconds above 0")
+def _numbered(variant: Variant, numbers: shapes.DesiredWeightAndCapacity | None) -> Variant:
+    if numbers is None:
+        return variant
+    if "ServerlessUpdateConfig" in numbers:
+        raise not_supported("ServerlessUpdateConfig")
+    count = numbers.get("DesiredInstanceCount", variant.count)
+    if count < 1:
+        raise not_supported("DesiredInstanceCount 0")
+    return replace(variant, count=count, weight=numbers.get("DesiredWeight", variant.weight))
 
 
 def _in_progress(endpoint: Resource) -> Fault:

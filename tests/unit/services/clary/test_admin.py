@@ -1,5 +1,6 @@
 """The server's own operations: Z01 (why), status and reset."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from clary.domain.deployments import Deployment
+from clary.domain.endpoints import EndpointState
 from clary.domain.faults import Fault
 from clary.domain.instances import LogTarget
 from clary.drivers.fake import Plan
@@ -110,3 +113,44 @@ def test_reset_is_for_ephemeral_servers_and_the_root_key(tmp_path: Path) -> None
     assert ephemeral.ask("Reset") == {}
     assert ephemeral.call("ListModels") == {"Models": []}
     ephemeral.close()
+
+
+def test_Z03_deployments_are_told_newest_first_also_of_an_endpoint_that_is_gone(control: Admin) -> None:
+    control.endpoint()
+    control.settle(6)
+    control.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="c")
+    told = control.ask("ListDeployments", Name="E")
+    assert (told["Name"], told["Status"]) == ("e", "Updating")
+    newest, oldest = told["Deployments"]
+    assert (newest["Operation"], newest["From"], newest["To"]) == ("UpdateEndpoint", "c", "c")
+    assert (newest["Verdict"], newest["EndedAt"]) == ("in-progress", None)
+    assert newest["Policy"]["Strategy"] == "ALL_AT_ONCE"
+    assert newest["RequestedBy"].endswith("/clary")
+    assert (oldest["Operation"], oldest["From"]) == ("CreateEndpoint", "")
+    assert oldest["Changes"] == ["AllTraffic: added, model m on 1 × ml.m5.large, weight 1"]
+    control.settle(8)
+    control.call("DeleteEndpoint", EndpointName="e")
+    control.settle(8)
+    gone = control.ask("ListDeployments", Name="e")
+    assert gone["Status"] == "Deleted"
+    assert len(gone["Deployments"]) == 2
+    with pytest.raises(Fault, match='endpoint named "x"'):
+        control.ask("ListDeployments", Name="x")
+
+
+def test_Z01_why_and_status_show_the_deployment_under_way(control: Admin) -> None:
+    control.endpoint()
+    control.settle(6)
+    control.call("UpdateEndpoint", EndpointName="e", EndpointConfigName="c")
+    with control.store.write() as tx:
+        endpoint = tx.resources.find(control.account, control.region, "endpoint", "e")
+        assert endpoint is not None
+        under_way = Deployment("d", control.clock.now(), "baking", activated={"AllTraffic": 1})
+        state = dataclasses.replace(endpoint.state_as(EndpointState), deployment=under_way)
+        tx.resources.update(endpoint, state=state)
+    why = control.ask("Explain", Name="e")
+    assert why["Deployment"]["Stage"] == "baking"
+    assert why["Deployment"]["Variants"] == [{"Name": "AllTraffic", "Activated": 1, "Ready": 0, "Wanted": 1}]
+    assert "clary deployments e" in why["Next"]
+    (endpoint_shown,) = control.ask("GetStatus")["Endpoints"]
+    assert endpoint_shown["Deployment"] == why["Deployment"]

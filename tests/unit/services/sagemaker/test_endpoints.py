@@ -73,24 +73,6 @@ def test_H01_a_refused_creation_leaves_no_trace(control: Control) -> None:
         assert tx.work.next_due() is None
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"RollingUpdatePolicy": {"MaximumBatchSize": {}}}, "RollingUpdatePolicy is not supported"),
-        ({"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}}, "AutoRollbackConfiguration is not"),
-        (
-            {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"Type": "CANARY"}}},
-            "TrafficRoutingConfiguration CANARY is not supported",
-        ),
-    ],
-)
-def test_H01_deployments_that_are_not_built_are_refused_by_name(
-    control: Control, config: dict[str, object], words: str
-) -> None:
-    with pytest.raises(Fault, match=words):
-        control.call("CreateEndpoint", EndpointName="e", EndpointConfigName="c", DeploymentConfig=config)
-
-
 def test_H01_all_at_once_may_be_said(control: Control) -> None:
     routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
     config = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}

@@ -1,0 +1,42 @@
+"""Deployment records get their steps and their verdict here, in the transaction that makes them true.
+
+A record that is not there stops nothing: it was deleted, or the deployment began before there were records.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from clary.domain.deployments import DEPLOYMENT_KIND, DeploymentRecord, DeploymentStep, Verdict
+from clary.store import Transaction
+
+MOST_STEPS = 300
+"""Kept of one deployment: the first half of them, and the newest."""
+
+
+def append(
+    tx: Transaction,
+    id_: str,
+    steps: Sequence[DeploymentStep],
+    verdict: Verdict | None,
+    at: datetime,
+    reason: str = "",
+) -> None:
+    if not steps and verdict is None:
+        return
+    resource = tx.resources.get(id_)
+    if resource is None or resource.kind != DEPLOYMENT_KIND:
+        return
+    record = resource.state_as(DeploymentRecord)
+    record = replace(record, steps=_bounded((*record.steps, *steps)))
+    if verdict is not None:
+        record = replace(record, verdict=verdict, reason=reason, ended_at=at)
+    status = record.verdict if record.verdict != resource.status else None
+    tx.resources.update(resource, status=status, state=record)
+
+
+def _bounded(steps: tuple[DeploymentStep, ...]) -> tuple[DeploymentStep, ...]:
+    if len(steps) <= MOST_STEPS:
+        return steps
+    half = MOST_STEPS // 2
+    return (*steps[:half], *steps[half - MOST_STEPS :])
