@@ -59,9 +59,8 @@ def coverage() -> str:
     lines += ["These members are accepted, shown where AWS shows them, and change nothing here.", ""]
     lines += ["| service | operation | members |", "| --- | --- | --- |"]
     for service in sorted(implemented):
-        package = (
-            importlib.import_module(f"clary.services.{service}") if service != "sagemaker-runtime" else None
-        )
+        name = f"clary.services.{service.replace('-', '_')}"
+        package = importlib.import_module(name) if service != "sagemaker-runtime" else None
         for operation, members in getattr(package, "ACCEPTED_WITHOUT_EFFECT", {}).items():
             lines.append(f"| {service} | {operation} | {', '.join(f'`{member}`' for member in members)} |")
     lines += ["", *_IMAGES, ""]

@@ -22,31 +22,44 @@ import uvloop
 from clary import credentials, settings
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog
+from clary.domain.alarm_evaluation import alarm_timing
 from clary.domain.clock import Clock, SystemClock
+from clary.domain.deployments import Verdict
 from clary.domain.faults import Fault
 from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver
 from clary.drivers.local import LocalDriver
 from clary.links import hosts, processes
+from clary.links.captures import Header
 from clary.links.hosts import HostClient
 from clary.links.metrics import MetricBatch
 from clary.links.routes import RouteHub, RoutingError, running_gateways
 from clary.reconcilers import reset
+from clary.reconcilers.alarm import AlarmWatch
+from clary.reconcilers.alarm_notices import AlarmNotices
 from clary.reconcilers.base import Runner
+from clary.reconcilers.captures import CaptureShipping
 from clary.reconcilers.endpoint import EndpointReconciler
+from clary.reconcilers.notice import HttpSender, NoticeReconciler
+from clary.reconcilers.scaling import ScalableTargetReconciler
+from clary.reconcilers.scaling_action import ScalingAction
 from clary.services import application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts
 from clary.services import clary as admin
 from clary.services.authorization import Authorization
+from clary.services.sagemaker.deployment_records import forget_old
 from clary.settings import Settings
-from clary.store import Store
+from clary.store import Resource, Store
+from clary.store.alarms import AlarmAction
 from clary.telemetry import server_log
 from clary.telemetry.logs import LogsUnavailable, RemoteLogs
+from clary.telemetry.metrics import Recorder
 from clary.telemetry.store import MetricStore
 from clary.wire import validate
 from clary.wire.calling import InProcessCaller
 from clary.wire.models import ServiceModels
 from clary.wire.operations import OperationTable, marked_in
+from clary.wire.presigning import Links
 from clary.wire.server import WireServer
 from clary.wire.sessions import KeyRing
 from clary.wire.sigv4 import Verifier
@@ -54,6 +67,7 @@ from clary.wire.sigv4 import Verifier
 log = logging.getLogger("clary.control")
 
 _CLEAN_EVERY_S = 86_400.0
+_SHIP_EVERY_S = 2.0
 
 SERVICES = (admin, application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
@@ -87,6 +101,9 @@ class Control:
         self._identities = iam.Identities(
             self._store, self._keys, found.keys_dir, _new_uid, self._announce_identities
         )
+        self._authorization = Authorization(lambda: self._identities.rights, lambda: datetime.now(UTC))
+        self._table = OperationTable()
+        self._call = InProcessCaller(lambda: self._models, self._table, validate.validate, clock)
         self._endpoints = EndpointReconciler(
             self._store,
             self._driver,
@@ -94,11 +111,24 @@ class Control:
             clock,
             invocation_timeout_s=found.invocation_timeout_s,
             stop_grace_s=found.stop_grace_s,
+            zones=found.zones,
+            tell=self._count_deployment,
         )
-        self._runner = Runner(self._store, self._driver, clock, [self._endpoints])
+        links = Links(self._keys.root, f"http://127.0.0.1:{found.port}")
+        self._notices = NoticeReconciler(self._store, clock, links, HttpSender())
+        self._scaling = ScalableTargetReconciler(
+            self._store, self._metrics, self._call, clock, _new_uid, alarm_timing(found.autoscaling_timing)
+        )
+        self._runner = Runner(
+            self._store, self._driver, clock, [self._endpoints, self._notices, self._scaling]
+        )
+        # What alarms may set in motion:
+        self._alarm_actions: list[AlarmAction] = [AlarmNotices(_new_id), ScalingAction()]
+        self._alarms = AlarmWatch(
+            self._store, self._metrics, clock, self._alarm_actions, alarm_timing(found.alarm_timing)
+        )
+        self._captures = CaptureShipping(found.captures_dir, self._blobs, clock, self._count_lost_captures)
         self._closing = threading.Event()
-        self._table = OperationTable()
-        self._call = InProcessCaller(lambda: self._models, self._table, validate.validate, clock)
 
     @functools.cached_property
     def _models(self) -> ServiceModels:
@@ -123,13 +153,24 @@ class Control:
                 startup_timeout_s=found.startup_timeout_s,
                 most_instances=found.max_endpoint_instances,
                 why_not_isolated=self._why_not_isolated,
+                authorize=self._authorization.check,
             ),
         )
         table.add("sts", *sts.resources(self._keys, lambda: self._identities.rights, time.time))
         table.add("iam", *iam.resources(self._store, self._identities, _new_uid))
+        table.add(
+            "application-autoscaling",
+            *application_autoscaling.resources(
+                self._store, self._clock, _new_uid, alarm_timing(found.autoscaling_timing)
+            ),
+        )
         table.add("ecr", *ecr.resources(images))
         table.add("logs", *logs.resources(self._logs))
-        table.add("cloudwatch", *cloudwatch.resources(self._metrics, self._clock))
+        table.add(
+            "cloudwatch",
+            *cloudwatch.resources(self._metrics, self._clock, self._store, _new_uid, self._alarm_actions),
+        )
+        table.add("sns", *sns.resources(self._store, self._clock, _new_uid, _new_id))
         table.add(
             "clary",
             *admin.resources(
@@ -152,7 +193,7 @@ class Control:
             clock=self._clock,
             new_request_id=lambda: str(uuid.uuid4()),
             max_api_bytes=self._settings.max_api_bytes,
-            authorize=Authorization(lambda: self._identities.rights, lambda: datetime.now(UTC)).check,
+            authorize=self._authorization.check,
             hold_s=self._settings.hold_describe_s,
             s3_base_domain=self._settings.s3_base_domain,
         )
@@ -160,8 +201,10 @@ class Control:
         self._hub.start()
         await asyncio.get_running_loop().run_in_executor(None, self._withdraw_orphans)
         self._runner.start()
+        self._alarms.start()
         server = await wire.serve(self._settings.control_socket)
         threading.Thread(target=self._collect_metrics, name="host-metrics", daemon=True).start()
+        threading.Thread(target=self._ship_captures, name="captures", daemon=True).start()
         threading.Thread(target=self._clean, name="cleaning", daemon=True).start()
         gc.freeze()  # what start-up made stays: it need not be looked at again
         log.info("control is ready", extra={"socket": str(self._settings.control_socket)})
@@ -173,6 +216,7 @@ class Control:
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._alarms.stop()
         self._runner.stop()
         self._hub.close()
         self._host.close()
@@ -205,6 +249,38 @@ class Control:
             except Exception:  # the store's disk is full, say: the host keeps what was not acknowledged
                 log.exception("the host's metrics were not stored")
 
+    def _ship_captures(self) -> None:
+        while not self._closing.wait(_SHIP_EVERY_S):
+            try:
+                self._captures.ship()
+            except Exception:  # the files stay, and are tried again
+                log.exception("captured requests could not be put into their buckets")
+
+    def _count_lost_captures(self, header: Header, records: int) -> None:
+        log.warning(
+            "captured requests are given up: their bucket was not made within an hour",
+            extra={"bucket": header.bucket, "endpoint": header.endpoint, "records": records},
+        )
+        dimensions = {"EndpointName": header.endpoint, "VariantName": header.variant}
+        self._count(header.account, header.region, "CaptureRecordsDropped", dimensions, records)
+
+    def _count_deployment(self, endpoint: Resource, verdict: Verdict) -> None:
+        """`Deployments` and `DeploymentRollbacks` of each endpoint."""
+        dimensions = {"EndpointName": endpoint.name}
+        self._count(endpoint.account, endpoint.region, "Deployments", dimensions, 1)
+        if verdict in ("rolled-back", "rollback-failed"):
+            self._count(endpoint.account, endpoint.region, "DeploymentRollbacks", dimensions, 1)
+
+    def _count(self, account: str, region: str, name: str, dimensions: dict[str, str], number: int) -> None:
+        """Counts what control itself saw, in the namespace `Clary`."""
+        recorder = Recorder("control", self._clock)
+        recorder.series(account, region, "Clary", name, dimensions, "Count").add(1.0, number)
+        batch = recorder.drain()
+        try:
+            self._metrics.put(batch.points if batch is not None else ())
+        except Exception:  # what was counted is done, whether or not its metric can be stored
+            log.exception("a metric could not be stored", extra={"metric": name})
+
     def _clean(self) -> None:
         """At the start and once a day: what nobody will finish any more."""
         while not self._closing.is_set():
@@ -212,6 +288,8 @@ class Control:
                 ended = self._blobs.abort_older(timedelta(seconds=self._settings.upload_keep_s))
                 if ended:
                     log.info("uploads that nobody completed are ended", extra={"count": ended})
+                if forgotten := forget_old(self._store, self._clock.now()):
+                    log.info("old deployment records are forgotten", extra={"count": forgotten})
             except Exception:  # tomorrow is another day
                 log.exception("cleaning failed")
             self._closing.wait(_CLEAN_EVERY_S)
@@ -239,6 +317,7 @@ class Control:
     def _reset(self) -> None:
         """Back to an empty server: instances, routes, resources, objects, metrics and logs."""
         reset.empty(self._runner, self._store, self._driver, self._hub)
+        self._captures.clear()
         self._blobs.clear()
         self._metrics.clear()
         self._logs.clear()
@@ -283,6 +362,11 @@ def main() -> None:
 
 def _new_uid() -> str:
     return uuid.uuid4().hex
+
+
+def _new_id() -> str:
+    """As clients see ids."""
+    return str(uuid.uuid4())
 
 
 if __name__ == "__main__":

@@ -39,8 +39,10 @@ class Settings:
     max_invocation_bytes: int = 25 << 20  # a real-time request's body
     max_api_bytes: int = 16 << 20  # the body of any other request but S3's
     max_object_bytes: int = 5 << 30  # one PutObject or UploadPart
+    zones: int = 3  # availability zones that instances are spread over; on one machine they are labels
     max_endpoint_instances: int = 100  # instances of one endpoint, all its variants together
     invocation_timeout_s: float = 60.0  # until the container must have answered
+    retry_user_code: bool = False  # an instance ended: a request is repeated though a script may have run
     startup_timeout_s: float = 240.0  # until the first good ping, unless the variant says otherwise
     ping_interval_s: float = 5.0  # between pings of a ready instance
     ping_timeout_s: float = 2.0  # for one ping
@@ -51,6 +53,12 @@ class Settings:
     gateway_ack_timeout_s: float = 2.0  # until a gateway must have taken a route; then it is restarted
     telemetry_interval_s: float = 5.0  # between two reports of metrics
     metric_keep_s: float = 900.0  # how long reports wait for a control process that is away
+
+    alarm_timing: str = "fast"  # fast: alarms are looked at when data come; aws: on whole minutes
+    autoscaling_timing: str = "fast"  # fast: a burst is answered within seconds; aws: after three minutes
+
+    capture_rotate_s: float = 10.0  # until captured requests are an object in their bucket
+    capture_spool_bytes: int = 1 << 30  # captured requests that wait for control; what comes then is dropped
 
     archive_max_members: int = 100_000  # files in one model.tar.gz
     archive_max_bytes: int = 64 << 30  # of one unpacked model.tar.gz
@@ -85,6 +93,11 @@ class Settings:
     @property
     def artifacts_dir(self) -> Path:
         return self.data_dir / "artifacts"
+
+    @property
+    def captures_dir(self) -> Path:
+        """Captured requests on their way from the gateways to their buckets."""
+        return self.data_dir / "captures"
 
     @property
     def server_log_dir(self) -> Path:
@@ -221,6 +234,9 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"host is {settings.host!r}; only loopback is allowed, because the port speaks no TLS"
         )
+    for name in ("alarm_timing", "autoscaling_timing"):
+        if getattr(settings, name) not in ("fast", "aws"):
+            raise SettingsError(f"{name} is {getattr(settings, name)!r}; it must be fast or aws")
     if settings.sandbox not in ("auto", "0", "1"):
         raise SettingsError(f"sandbox is {settings.sandbox!r}; it must be auto, 0 or 1")
     if settings.sandbox_uid_base < 1 or settings.sandbox_uids < 1:
@@ -229,6 +245,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
+    if not 1 <= settings.zones <= 26:
+        raise SettingsError("zones must be between 1 and 26: they are called a to z")
     longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"
     if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
         over = len(os.fsencode(longest)) - LONGEST_SOCKET_PATH

@@ -82,6 +82,7 @@ _ADMIN_ROUTES = (
     ("GET", "status", "GetStatus"),
     ("GET", "health", "GetHealth"),
     ("GET", "why/{Name}", "Explain"),
+    ("GET", "deployments/{Name}", "ListDeployments"),
     ("POST", "reset", "Reset"),
 )
 
