@@ -3,6 +3,7 @@
 import io
 import tarfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ class Platform(RunningServer):
     def port(self) -> int:
         return self.settings.port
 
-    def upload(self, booster: xgboost.Booster, key: str = "model.tar.gz") -> str:
+    def upload(
+        self, booster: xgboost.Booster, key: str = "model.tar.gz", more: Mapping[str, bytes] | None = None
+    ) -> str:
+        """`more` are files beside the model."""
         s3 = self.client("s3")
         s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key=key, Body=archive(booster))
+        s3.put_object(Bucket=BUCKET, Key=key, Body=archive(booster, more))
         return f"s3://{BUCKET}/{key}"
 
     def deploy(self, name: str, uri: str, instances: int = 1, wait: bool = True) -> None:
@@ -67,12 +71,13 @@ def regressor(
     return xgboost.train(parameters, xgboost.DMatrix(rows, label=values), trees), rows
 
 
-def archive(booster: xgboost.Booster) -> bytes:
-    """model.tar.gz as the built-in algorithm writes it: one file, `xgboost-model`."""
-    model = bytes(booster.save_raw("ubj"))
+def archive(booster: xgboost.Booster, more: Mapping[str, bytes] | None = None) -> bytes:
+    """model.tar.gz as the built-in algorithm writes it, one file, `xgboost-model`; and `more`."""
+    files = {"xgboost-model": bytes(booster.save_raw("ubj")), **(more or {})}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        member = tarfile.TarInfo("xgboost-model")
-        member.size = len(model)
-        tar.addfile(member, io.BytesIO(model))
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
