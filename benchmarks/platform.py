@@ -36,7 +36,8 @@ class Platform(RunningServer):
         s3.put_object(Bucket=BUCKET, Key=key, Body=archive(booster, more))
         return f"s3://{BUCKET}/{key}"
 
-    def deploy(self, name: str, uri: str, instances: int = 1, wait: bool = True) -> None:
+    def deploy(self, name: str, uri: str, instances: int = 1, wait: bool = True, **config: Any) -> None:
+        """`config` are further members of its endpoint configuration."""
         sagemaker = self.client("sagemaker")
         sagemaker.create_model(
             ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE, "ModelDataUrl": uri}
@@ -47,7 +48,7 @@ class Platform(RunningServer):
             "InstanceType": "ml.m5.large",
             "InitialInstanceCount": instances,
         }
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **config)
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         if wait:
             self.wait_in_service(name)

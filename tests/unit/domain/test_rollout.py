@@ -80,7 +80,7 @@ def test_one_that_served_for_a_while_is_replaced_at_once_however_often() -> None
         world.phases[id_] = "exited"
         plan = world.step()
         assert [(new.failures, new.delay_s) for new in plan.create] == [(count, 0.0)]
-        assert ("a" in plan.troubles) == (count > MOST_FAILURES)
+        assert ("v" in plan.troubles) == (count > MOST_FAILURES)
         world.calm(3)
 
 
