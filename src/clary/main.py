@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -52,6 +53,8 @@ from clary.wire.sigv4 import Verifier
 log = logging.getLogger("clary.control")
 
 _CLEAN_EVERY_S = 86_400.0
+_GIVES_WAY_BY = 5
+_SESSION_TRIES = 10
 
 SERVICES = (admin, cloudwatch, ecr, iam, logs, s3, sagemaker, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
@@ -90,6 +93,7 @@ class Control:
             clock,
             invocation_timeout_s=found.invocation_timeout_s,
             stop_grace_s=found.stop_grace_s,
+            command_options=found.command_options,
         )
         self._runner = Runner(self._store, self._driver, clock, [self._endpoints])
         self._closing = threading.Event()
@@ -267,7 +271,29 @@ def main() -> None:
     found = settings.read(parser.parse_args().settings)
     server_log.configure(found.log_level)
     processes.record(found.run_dir / "control.pid.json")
+    _give_way()
     uvloop.run(Control(found, SystemClock()).run())
+
+
+def _give_way() -> None:
+    """Serving goes first: where processors are short, gateways and instances get them before control does.
+
+    Where Linux shares them out among sessions, a process's own niceness counts only inside its session, so the
+    session's is set too.
+    """
+    os.nice(_GIVES_WAY_BY)
+    if os.getsid(0) != os.getpid():
+        return  # started by hand: the session is somebody else's
+    for _ in range(_SESSION_TRIES):
+        try:
+            Path("/proc/self/autogroup").write_text(str(_GIVES_WAY_BY))
+            return
+        except BlockingIOError:  # ten times a second, for all unprivileged users together
+            time.sleep(0.1)
+        except OSError as error:
+            log.info("sessions have no priorities here", extra={"error": str(error)})
+            return
+    log.warning("the session's priority could not be set")
 
 
 def _new_uid() -> str:
