@@ -58,6 +58,7 @@ class Seen:
     statuses: Mapping[InstanceId, InstanceStatus]
     now: datetime
     accelerators: int = 0
+    command_options: str = ""  # for the `clary` command that a failure reason names
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ def _problem(
     """Why the deployment cannot succeed, if that is known."""
     for variant in seen.wanted.variants:
         if variant.accelerators > seen.accelerators:
-            return capacity_problem(seen.name, variant, seen.accelerators)
+            return capacity_problem(seen.name, variant, seen.accelerators, seen.command_options)
     serving = _places(live) if live is not None else {}
     for place, variant in _places(seen.wanted).items():
         row = newest.get(place)
@@ -218,7 +219,7 @@ def _problem(
         status = _status(seen, row)
         has_said_why = status.phase == "exited" and place not in serving
         if has_said_why or _failures_after(seen, row) >= MOST_FAILURES:
-            return deployment_problem(seen.name, variant, status)
+            return deployment_problem(seen.name, variant, status, seen.command_options)
     return None
 
 

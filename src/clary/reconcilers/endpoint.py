@@ -64,6 +64,7 @@ class EndpointReconciler:
         *,
         invocation_timeout_s: float = 60.0,
         stop_grace_s: float = 30.0,
+        command_options: str = "",
     ) -> None:
         self._store = store
         self._driver = driver
@@ -71,6 +72,7 @@ class EndpointReconciler:
         self._clock = clock
         self._invocation_timeout_s = invocation_timeout_s
         self._stop_grace_s = stop_grace_s
+        self._command_options = command_options
 
     def reconcile(self, lease: Lease) -> float | None:
         """Steps as long as each says that the next can follow at once."""
@@ -95,6 +97,7 @@ class EndpointReconciler:
                 statuses=loaded.statuses,
                 now=self._clock.now(),
                 accelerators=self._driver.abilities.accelerators,
+                command_options=self._command_options,
             )
         )
         loaded = self._route(lease, loaded, plan.route)

@@ -20,4 +20,7 @@ def resources(
     parts: Callable[[], dict[str, object]],
 ) -> tuple[object, ...]:
     """`log_tail` gives a stream's last lines; `reset` empties everything; `parts` says how each process is."""
-    return (Status(store, clock, settings, reset=reset, parts=parts), Explain(store, log_tail))
+    return (
+        Status(store, clock, settings, reset=reset, parts=parts),
+        Explain(store, log_tail, settings.command_options),
+    )
