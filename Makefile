@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bin/uv)
 DATA ?=
+PARTS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ $(VENV)/.ready: pyproject.toml uv.lock
 	@$(UV) sync --frozen --python $(PYTHON)
 	@touch $@
 
-demo: setup ## train, deploy and call a real model with plain boto3 (DATA=file.csv for your own table)
+demo: setup ## train, deploy and call a real model with boto3 and the SageMaker SDK (DATA=file.csv for your own table)
 	@$(BIN)/clary demo $(if $(DATA),--data "$(DATA)")
 
 serve: setup ## the whole platform in the foreground, on a temporary data directory
@@ -54,7 +55,7 @@ chaos: setup ## kill, fuzz and forge until something breaks; tables go to docs/r
 	@$(BIN)/python -m benchmarks.chaos
 
 bench: setup ## measure against floors and peers in one run; tables go to docs/reference/performance.md
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(PARTS)
 
 shapes: setup ## generate wire/shapes from the service models
 	@$(BIN)/python -m clary.wire.generate

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.platform import Platform, regressor
+from benchmarks.platform import Platform, regressor, start_to_ping_s
 from benchmarks.report import Table, verdict
 from benchmarks.serving import pss_bytes, session_directory
-from clary.domain.instances import InstanceStatus
-from clary.links import hosts
 
 CREATIONS = 20
 MANY = 200
@@ -26,7 +24,7 @@ def run() -> list[Table]:
 
 def _creation(platform: Platform, uri: str, rows: object) -> Table:
     """CreateEndpoint until the first 200, asked again every 10 ms by a client without retries."""
-    sagemaker, runtime = platform.client("sagemaker"), platform.client("sagemaker-runtime")
+    runtime = platform.client("sagemaker-runtime")
     body = ",".join(f"{value:.7g}" for value in rows[0])  # type: ignore[index]
     took, started = [], []
     for number in range(CREATIONS):
@@ -40,10 +38,9 @@ def _creation(platform: Platform, uri: str, rows: object) -> Table:
             except runtime.exceptions.ClientError:
                 time.sleep(0.01)
         took.append(time.perf_counter() - began)
-        started.append(_start_to_ping_s(platform))
+        started.append(start_to_ping_s(platform.only_instance()))
         platform.wait_in_service(name)  # the first answer may come before the status says so
-        sagemaker.delete_endpoint(EndpointName=name)
-        _wait_until_gone(platform, name)
+        platform.remove(name)
     p50, fork = statistics.median(took), statistics.median(started)
     return Table(
         "From CreateEndpoint to the first answer",
@@ -56,28 +53,6 @@ def _creation(platform: Platform, uri: str, rows: object) -> Table:
         ],
         [f"{CREATIONS} endpoints one after the other, each deleted again; the environment and its zygote warm"],
     )  # fmt: skip
-
-
-def _start_to_ping_s(platform: Platform) -> float:
-    """What the host saw of the only instance: from its launch, before the fork, to its first good ping."""
-    client = hosts.HostClient(platform.settings.host_socket)
-    found = client.call("list", hosts.ListInstances(), list[InstanceStatus])
-    client.close()
-    ready = [status for status in found if status.phase == "ready"]
-    assert len(ready) == 1, found
-    assert ready[0].started_at is not None
-    assert ready[0].ready_at is not None
-    return ready[0].ready_at - ready[0].started_at
-
-
-def _wait_until_gone(platform: Platform, name: str) -> None:
-    sagemaker = platform.client("sagemaker")
-    while True:
-        try:
-            sagemaker.describe_endpoint(EndpointName=name)
-        except sagemaker.exceptions.ClientError:
-            return
-        time.sleep(0.02)
 
 
 def _many(platform: Platform, uri: str, rows: object) -> list[Table]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import xgboost
 
+from clary.domain.instances import InstanceStatus
+from clary.links import hosts
 from clary.testing.server import RunningServer
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
@@ -31,17 +33,28 @@ class Platform(RunningServer):
         self, booster: xgboost.Booster, key: str = "model.tar.gz", more: Mapping[str, bytes] | None = None
     ) -> str:
         """`more` are files beside the model."""
+        return self.upload_archive(archive({**model_files(booster), **(more or {})}), key)
+
+    def upload_archive(self, data: bytes, key: str) -> str:
         s3 = self.client("s3")
         s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key=key, Body=archive(booster, more))
+        s3.put_object(Bucket=BUCKET, Key=key, Body=data)
         return f"s3://{BUCKET}/{key}"
 
-    def deploy(self, name: str, uri: str, instances: int = 1, wait: bool = True, **config: Any) -> None:
+    def deploy(
+        self,
+        name: str,
+        uri: str,
+        instances: int = 1,
+        wait: bool = True,
+        image: str = IMAGE,
+        variables: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> None:
         """`config` are further members of its endpoint configuration."""
         sagemaker = self.client("sagemaker")
-        sagemaker.create_model(
-            ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE, "ModelDataUrl": uri}
-        )
+        container = {"Image": image, "ModelDataUrl": uri, "Environment": dict(variables or {})}
+        sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
         variant = {
             "VariantName": "AllTraffic",
             "ModelName": name,
@@ -60,6 +73,36 @@ class Platform(RunningServer):
                 raise RuntimeError(found["FailureReason"])
             time.sleep(every_s)
 
+    def remove(self, name: str) -> None:
+        """Deletes the endpoint and waits until it is gone."""
+        sagemaker = self.client("sagemaker")
+        sagemaker.delete_endpoint(EndpointName=name)
+        while True:
+            try:
+                sagemaker.describe_endpoint(EndpointName=name)
+            except sagemaker.exceptions.ClientError:
+                return
+            time.sleep(0.02)
+
+    def ready_instances(self) -> list[InstanceStatus]:
+        """What the host says of the instances that serve."""
+        client = hosts.HostClient(self.settings.host_socket)
+        found = client.call("list", hosts.ListInstances(), list[InstanceStatus])
+        client.close()
+        return [status for status in found if status.phase == "ready"]
+
+    def only_instance(self) -> InstanceStatus:
+        ready = self.ready_instances()
+        assert len(ready) == 1, ready
+        return ready[0]
+
+
+def start_to_ping_s(instance: InstanceStatus) -> float:
+    """What the host saw: from the launch, before the fork, to the first good ping."""
+    assert instance.started_at is not None
+    assert instance.ready_at is not None
+    return instance.ready_at - instance.started_at
+
 
 def regressor(
     trees: int = 100, depth: int = 6, features: int = 8
@@ -72,13 +115,17 @@ def regressor(
     return xgboost.train(parameters, xgboost.DMatrix(rows, label=values), trees), rows
 
 
-def archive(booster: xgboost.Booster, more: Mapping[str, bytes] | None = None) -> bytes:
-    """model.tar.gz as the built-in algorithm writes it, one file, `xgboost-model`; and `more`."""
-    files = {"xgboost-model": bytes(booster.save_raw("ubj")), **(more or {})}
+def model_files(booster: xgboost.Booster) -> dict[str, bytes]:
+    """As the built-in algorithm writes its model."""
+    return {"xgboost-model": bytes(booster.save_raw("ubj"))}
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """model.tar.gz with these files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in files.items():
+        for name, data in files.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()

@@ -20,11 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-from benchmarks import load
+from benchmarks import invocations, load
 from benchmarks.platform import Platform, regressor
 from benchmarks.report import Table, verdict
 
@@ -52,7 +49,7 @@ def run() -> list[Table]:
         booster.save_model(model)
         platform.deploy(ENDPOINT, platform.upload(booster))
         plain = Path(directory) / "plain"
-        load.write_requests(plain, (_plain(body) for body in bodies))
+        load.write_requests(plain, map(invocations.plain, bodies))
         signed = Path(directory) / "signed"
         with (
             _server("constant", model) as floor,
@@ -68,7 +65,12 @@ def run() -> list[Table]:
                 System("Clary through the gateway, SigV4", platform.port, signed, _clary_pids(platform)),
             ]
             _check_answers(platform, booster, rows)
-            return [_measure(systems, lambda: load.write_requests(signed, _signed(platform, bodies)))]
+            return [
+                _measure(
+                    systems,
+                    lambda: load.write_requests(signed, invocations.signed(platform, ENDPOINT, bodies)),
+                )
+            ]
 
 
 def _measure(systems: list[System], sign: Callable[[], None]) -> Table:
@@ -114,31 +116,6 @@ def _rate(results: list[load.Load]) -> float:
 
 def _p50(results: list[load.Load]) -> float:
     return statistics.median(result.p50_us for result in results)
-
-
-def _plain(body: bytes) -> bytes:
-    return (
-        b"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/csv\r\nContent-Length: %d\r\n\r\n"
-        % len(body)
-    ) + body
-
-
-def _signed(platform: Platform, bodies: list[bytes]) -> Iterator[bytes]:
-    key = platform.running.key
-    signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "sagemaker", "us-east-1")
-    path = f"/endpoints/{ENDPOINT}/invocations"
-    for body in bodies:
-        request = AWSRequest(
-            "POST",
-            platform.running.url + path,
-            data=body,
-            headers={"Content-Type": "text/csv", "Accept": "text/csv"},
-        )
-        signer.add_auth(request)
-        request.headers["Host"] = f"127.0.0.1:{platform.port}"
-        request.headers["Content-Length"] = str(len(body))
-        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-        yield f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 def _check_answers(platform: Platform, booster: Any, rows: Any) -> None:

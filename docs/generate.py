@@ -63,15 +63,26 @@ def coverage() -> str:
         package = importlib.import_module(name) if service != "sagemaker-runtime" else None
         for operation, members in getattr(package, "ACCEPTED_WITHOUT_EFFECT", {}).items():
             lines.append(f"| {service} | {operation} | {', '.join(f'`{member}`' for member in members)} |")
-    lines += ["", *_IMAGES, ""]
+    lines += ["", *_IMAGES, *_frameworks(), ""]
     return "\n".join(lines)
+
+
+def _frameworks() -> list[str]:
+    manifests = importlib.import_module("clary.catalog").Catalog.load().manifests
+    lines = ["", "| framework | repositories | version | older environment |", "| --- | --- | --- | --- |"]
+    for manifest in manifests:
+        repositories = ", ".join(f"`{name}`" for name in manifest.repositories) or "the same, with a script"
+        older = manifest.older.version if manifest.older else ""
+        lines.append(f"| {manifest.name} | {repositories} | {manifest.version} | {older} |")
+    return lines
 
 
 _IMAGES = (
     "## Images",
     "",
     "An image's repository names the framework; account, region and tag do not count. One current version serves all",
-    "tags, and DescribeEndpoint's `DeployedImages` says which.",
+    "tags, and DescribeEndpoint's `DeployedImages` says which. Models that it refuses and an older version reads",
+    "(their files' first bytes tell) are served in the older environment, which is built on first need.",
 )
 
 

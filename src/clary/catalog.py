@@ -19,11 +19,17 @@ Manifest keys, all but the marked ones required:
   entry                    `module:function` that runs an instance (optional, the model server)
   path                     folder beside the manifest put on the module path, for frameworks kept elsewhere (optional)
   environment              "host" uses this server's own Python in place of an environment: for tests (optional)
+
+  [older]                  a second, older environment of the framework (optional), with
+  version, lock              as above
+  signs                      regular expressions over the beginning of a model's file: one that fits needs it. They
+                             look at bytes, nothing is loaded. A framework for scripts goes by those of its images
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -37,6 +43,18 @@ MODEL_SERVER = "clary.runtimes.server:main"
 
 class CatalogError(Exception):
     """A manifest that cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """What a framework's older environment differs in, and when it is needed."""
+
+    version: str
+    lock: str
+    signs: tuple[re.Pattern[bytes], ...] = ()
+
+    def is_needed_for(self, beginning: bytes) -> bool:
+        return any(sign.search(beginning) for sign in self.signs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +75,13 @@ class Manifest:
     entry: str = MODEL_SERVER
     path: str = ""
     environment: Literal["venv", "host"] = "venv"
+    older: Older | None = None
+
+    def in_older_environment(self) -> "Manifest":
+        """The framework in its older environment; itself where it has none."""
+        if self.older is None:
+            return self
+        return replace(self, version=self.older.version, lock=self.older.lock, older=None)
 
     def lock_text(self) -> str:
         return (self.directory / self.lock).read_text() if self.lock else ""
@@ -132,11 +157,23 @@ _TYPES: Mapping[str, type] = {
     "path": str,
     "environment": str,
 }
+_OLDER_TYPES: Mapping[str, type] = {"version": str, "lock": str, "signs": tuple}
 _REQUIRED = frozenset({"name", "version", "module", "repositories", "roles"})
 
 
-def _checked(path: Path, key: str, value: object) -> Any:
-    expected = _TYPES.get(key)
+def _older(path: Path, values: dict[str, object]) -> Older:
+    checked = {key: _checked(path, key, value, _OLDER_TYPES) for key, value in values.items()}
+    try:
+        signs = tuple(re.compile(sign.encode(), re.DOTALL) for sign in checked.pop("signs", ()))
+        return Older(signs=signs, **checked)
+    except (re.error, TypeError) as error:
+        raise CatalogError(f"{path} has an [older] that cannot be used: {error}") from error
+
+
+def _checked(path: Path, key: str, value: object, types: Mapping[str, type] = _TYPES) -> Any:
+    if key == "older" and isinstance(value, dict):
+        return _older(path, value)
+    expected = types.get(key)
     if expected is None:
         raise CatalogError(f"{path} sets {key!r}, which no manifest has")
     if expected is tuple:
@@ -153,8 +190,10 @@ def _check(path: Path, manifest: Manifest) -> None:
         raise CatalogError(f"{path} names unknown roles: {', '.join(sorted(unknown))}")
     if manifest.environment not in ("venv", "host"):
         raise CatalogError(f"{path} sets environment to {manifest.environment!r}; venv and host exist")
-    if manifest.environment == "venv" and not (manifest.directory / manifest.lock).is_file():
-        raise CatalogError(f"{path} names the lock {manifest.lock!r}, and there is no such file beside it")
+    locks = [manifest.lock] if manifest.environment == "venv" else []
+    for lock in (*locks, *([manifest.older.lock] if manifest.older else [])):
+        if not (manifest.directory / lock).is_file():
+            raise CatalogError(f"{path} names the lock {lock!r}, and there is no such file beside it")
     if ":" not in manifest.entry:
         raise CatalogError(f"{path} sets entry to {manifest.entry!r}, which is not module:function")
 

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -68,6 +69,8 @@ log = logging.getLogger("clary.control")
 
 _CLEAN_EVERY_S = 86_400.0
 _SHIP_EVERY_S = 2.0
+_GIVES_WAY_BY = 5
+_SESSION_TRIES = 10
 
 SERVICES = (admin, application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
@@ -113,6 +116,7 @@ class Control:
             stop_grace_s=found.stop_grace_s,
             zones=found.zones,
             tell=self._count_deployment,
+            command_options=found.command_options,
         )
         links = Links(self._keys.root, f"http://127.0.0.1:{found.port}")
         self._notices = NoticeReconciler(self._store, clock, links, HttpSender())
@@ -357,7 +361,29 @@ def main() -> None:
     found = settings.read(parser.parse_args().settings)
     server_log.configure(found.log_level)
     processes.record(found.run_dir / "control.pid.json")
+    _give_way()
     uvloop.run(Control(found, SystemClock()).run())
+
+
+def _give_way() -> None:
+    """Serving goes first: where processors are short, gateways and instances get them before control does.
+
+    Where Linux shares them out among sessions, a process's own niceness counts only inside its session, so the
+    session's is set too.
+    """
+    os.nice(_GIVES_WAY_BY)
+    if os.getsid(0) != os.getpid():
+        return  # started by hand: the session is somebody else's
+    for _ in range(_SESSION_TRIES):
+        try:
+            Path("/proc/self/autogroup").write_text(str(_GIVES_WAY_BY))
+            return
+        except BlockingIOError:  # ten times a second, for all unprivileged users together
+            time.sleep(0.1)
+        except OSError as error:
+            log.info("sessions have no priorities here", extra={"error": str(error)})
+            return
+    log.warning("the session's priority could not be set")
 
 
 def _new_uid() -> str:

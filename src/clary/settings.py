@@ -7,6 +7,7 @@ Nothing else reads the environment. A setting's variable is its name in capitals
 import dataclasses
 import json
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,12 @@ class Settings:
     @property
     def server_log_dir(self) -> Path:
         return self.data_dir / "server"
+
+    @property
+    def command_options(self) -> str:
+        """What a `clary` command needs to find this server, with a blank in front; nothing for the usual place."""
+        is_usual = self.data_dir == (Path.home() / ".clary").resolve()
+        return "" if is_usual else f" --data-dir {shlex.quote(str(self.data_dir))}"
 
     @property
     def store_url(self) -> str:

@@ -24,6 +24,7 @@ import pytest
 import clary.runtimes.frameworks
 
 FOLDERS = sorted(path.parent for path in Path(clary.runtimes.frameworks.__path__[0]).glob("*/manifest.toml"))
+LOCKS = sorted(path for folder in FOLDERS for path in folder.glob("*.lock"))
 
 ZYGOTE = """
 import importlib, json, os, sys
@@ -149,8 +150,9 @@ def test_the_manifest_says_what_the_host_needs(framework: Framework) -> None:
     assert all(re.fullmatch(r"[A-Z_]+\*?", name) for name in manifest["import_time_environment"])
 
 
-def test_the_lock_pins_everything_and_names_no_index(framework: Framework) -> None:
-    lock = (framework.folder / framework.manifest["lock"]).read_text()
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_lock_pins_everything_and_names_no_index(path: Path) -> None:
+    lock = path.read_text()
     requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
     assert all(
         re.match(r"[a-z0-9-]+==[^ ]+ (;.*)?\\$|[a-z0-9-]+==[^ ]+ ; .*\\$", line) for line in requirements

@@ -60,11 +60,11 @@ def test_Z01_why_tells_what_became_of_a_model_that_does_not_load(server: Running
     assert reason.startswith(
         "The primary container for production variant AllTraffic did not pass the ping health check"
     )
-    assert "clary why broken" in reason
+    assert reason.endswith(f"Run: clary why broken --data-dir {server.data_dir}")
     told = on(server, "why", "broken")
     assert "endpoint broken: Failed" in told
     assert "model did not load" in told
-    assert "clary logs broken" in told
+    assert f"clary logs broken --data-dir {server.data_dir}" in told
     assert "model did not load" in on(server, "logs", "broken")
     server.client("sagemaker").delete_endpoint(EndpointName="broken")
 

@@ -1,6 +1,6 @@
 """What every blob store promises: buckets of objects, each a payload and what was said about it.
 
-`tests/contract/test_blobs.py` holds each store to it. The service `s3` speaks AWS above it; the host reads
+`tests/contract/blobs` holds each store to it. The service `s3` speaks AWS above it; the host reads
 artefacts through it. A store knows nothing of requests, quotas or checksums' meaning: the etag and the checksum
 are handed in with the payload and given back.
 

@@ -366,6 +366,8 @@ class FilesystemBlobs(ReadingHalf):
                 raise NoSuchPart(str(part.number)) from None  # uploaded anew, or the upload has ended
         try:
             staged.append(source, part.size)
+            # Never read again: in the page cache it would only be in the way, above all of its own copy.
+            os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(source)
 

@@ -18,7 +18,10 @@ COMMANDS = {
     "restart": ("clary.cli.restart", "replace every process by a new one while endpoints serve"),
     "env": ("clary.cli.env", "print the variables that point AWS clients here"),
     "run": ("clary.cli.run", "run a command whose AWS clients are pointed here"),
-    "demo": ("clary.cli.demo", "train, deploy and call a real model with plain boto3"),
+    "demo": (
+        "clary.cli.demo",
+        "train, deploy and call a real model with plain boto3, then with the SageMaker SDK",
+    ),
     "status": ("clary.cli.status", "what runs, and what it takes"),
     "logs": ("clary.cli.logs", "what an endpoint's instances wrote"),
     "why": ("clary.cli.why", "explain where an endpoint stands, with evidence"),
@@ -115,6 +118,9 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", metavar="DIR", default="demo-output", help="where the plot goes (default: demo-output)"
+    )
+    parser.add_argument(
+        "--no-sdk", action="store_true", help="leave out the second half, with the SageMaker SDK"
     )
 
 

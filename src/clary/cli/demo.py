@@ -1,7 +1,8 @@
-"""`clary demo`: the whole story in one command, told by an ordinary boto3 client.
+"""`clary demo`: the whole story in one command, told by an ordinary boto3 client, then by the SageMaker SDK.
 
 Everything below `_Story` is what a user would write against the real SageMaker; nothing in it knows Clary. The
-server is a separate `clary up` on temporary data, stopped at the end whatever happens.
+server is a separate `clary up` on temporary data, stopped at the end whatever happens. The SDK's half is
+`demo_sdk`'s.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clary.cli import CommandError, server
+from clary.cli import CommandError, demo_sdk, server
 from clary.cli.env import minimal
 from clary.cli.progress import Phases
 from clary.wire.client import ClientError
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     phases = Phases()
+    sdk = None if arguments.no_sdk else demo_sdk.Sdk(arguments)
     with _server(arguments, phases) as running:
-        _Story(running, Path(arguments.data) if arguments.data else None, output, phases).tell()
+        _Story(running, Path(arguments.data) if arguments.data else None, output, phases).tell(sdk)
     _say_what_next(phases)
     return 0
 
@@ -106,7 +108,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Story:
-    """Train, upload, deploy, invoke, compare: plain boto3 and XGBoost."""
+    """Train, upload, deploy, invoke, compare: plain boto3 and XGBoost; then the same model with the SDK."""
 
     def __init__(self, running: server.Running, data: Path | None, output: Path, phases: Phases) -> None:
         self._running, self._data, self._output, self._phases = running, data, output, phases
@@ -114,7 +116,7 @@ class _Story:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
             os.environ.pop(name, None)
 
-    def tell(self) -> None:
+    def tell(self, sdk: demo_sdk.Sdk | None) -> None:
         with self._phases.phase("load the data and the client libraries"):
             import boto3
 
@@ -129,7 +131,7 @@ class _Story:
         ):
             booster = _train(x_train, y_train)
         with self._phases.phase("upload model.tar.gz to s3://clary-demo"):
-            uri = self._upload(_archive(booster))
+            uri = self._upload(archive := _archive(booster))
         with self._phases.phase("create model, endpoint configuration, endpoint"):
             self._create(uri)
         with self._phases.phase("wait until it is InService (boto3's own waiter)"):
@@ -140,6 +142,12 @@ class _Story:
         with self._phases.phase("draw the comparison"):
             picture = _draw(table, y_test, predicted, self._output)
         _report(booster, x_test, y_test, predicted, y_train, picture)
+        if sdk is not None and (python := sdk.await_python(self._phases)) is not None:
+            rows = [["" if value != value else float(value) for value in row] for row in x_test]
+            print(f"   The same with the SageMaker SDK, in {len(demo_sdk.LINES)} lines:\n")
+            answered = demo_sdk.tell(python, self._running, archive, rows, self._phases)
+            furthest = max(abs(a - b) for a, b in zip(answered, predicted, strict=True))
+            print(f"\n   against boto3's {len(predicted)} answers: largest difference {furthest:.2g}\n")
 
     def _upload(self, archive: bytes) -> str:
         self._s3.create_bucket(Bucket=NAME)
@@ -254,6 +262,6 @@ def _say_what_next(phases: Phases) -> None:
         "  make demo DATA=table.csv             the same with your own table: its last column is predicted\n"
         "  clary up                             keep a server running, then in another terminal\n"
         '  eval "$(clary env)"                  point boto3, the SageMaker SDKs and the AWS CLI at it\n'
-        "  docs/tutorial/first-endpoint.md      step 7: the same with the SageMaker SDK, in six lines\n"
+        "  docs/tutorial/first-endpoint.md      every step of it by hand\n"
         "  clary status | logs | why NAME       see what runs, what it says, and why it stands where it stands"
     )

@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         adopted = leader.start()
     except AlreadyRuns as error:
-        raise CommandError(f"{error}. See: clary status; stop it with: clary down") from error
+        option = wanted.command_options
+        raise CommandError(f"{error}. See: clary status{option}; stop it with: clary down{option}") from error
     except CannotStart as error:
         if wanted.ephemeral:
             shutil.rmtree(wanted.data_dir, ignore_errors=True)
@@ -87,7 +88,7 @@ def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
     for name, state in sorted(health["Parts"]["Environments"].items()):
         _say(f"  environment {name}: {state}")
     _say(f"  sandbox {health['Parts'].get('Sandbox', 'unknown: the host does not answer yet')}")
-    option = "" if found.data_dir == Path.home() / ".clary" else f" --data-dir {found.data_dir}"
+    option = found.command_options
     _say(f'Next, in another terminal:  eval "$({_program()} env{option})"   then any boto3, SageMaker SDK')
     _say(f"  or AWS CLI code; or, for one command:  {_program()} run{option} -- COMMAND")
     _say("Ctrl-C stops it.")

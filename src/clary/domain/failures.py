@@ -13,31 +13,37 @@ _CAPACITY = (
 )
 
 
-def deployment_problem(endpoint_name: str, variant: Variant, status: InstanceStatus) -> Problem:
+def deployment_problem(
+    endpoint_name: str, variant: Variant, status: InstanceStatus, command_options: str = ""
+) -> Problem:
     """The problem of a variant whose instance ended, went missing or kept failing."""
+    command = _command(endpoint_name, command_options)
     failure = status.failure or Failure(
         code="Exited" if status.phase == "exited" else "Missing",
         reason=f"Its instance is {status.phase}" + (f": {status.detail}" if status.detail else "."),
     )
     return Problem(
-        reason=_fit(_aws_sentence(variant, failure), _evidence(failure), failure.log_tail, endpoint_name),
+        reason=_fit(_aws_sentence(variant, failure), _evidence(failure), failure.log_tail, command),
         variant=variant.name,
         instance_id=status.instance_id,
         failure=failure,
     )
 
 
-def capacity_problem(endpoint_name: str, variant: Variant, available: int) -> Problem:
+def capacity_problem(
+    endpoint_name: str, variant: Variant, available: int, command_options: str = ""
+) -> Problem:
     """The problem of a variant that wants more accelerators than there are."""
     evidence = (
         f"{variant.instance_type} has {variant.accelerators} GPU(s); "
         f"this server has {available}: choose an instance type without GPUs."
     )
     failure = Failure(code="InsufficientCapacity", reason=evidence)
-    return Problem(_fit(_CAPACITY, evidence, (), endpoint_name), variant.name, failure=failure)
+    command = _command(endpoint_name, command_options)
+    return Problem(_fit(_CAPACITY, evidence, (), command), variant.name, failure=failure)
 
 
-def alarm_problem(endpoint_name: str, alarms: Mapping[str, str]) -> Problem:
+def alarm_problem(endpoint_name: str, alarms: Mapping[str, str], command_options: str = "") -> Problem:
     """The problem of an update whose alarms (name → state) say no."""
     sentence = "Deployment failed: one or more alarms configured for the deployment are in ALARM state."
     if "ALARM" not in alarms.values():
@@ -45,16 +51,17 @@ def alarm_problem(endpoint_name: str, alarms: Mapping[str, str]) -> Problem:
     states = "; ".join(f"alarm {name}: {state}" for name, state in alarms.items())
     evidence = f"{states[:1].upper()}{states[1:]}."
     return Problem(
-        _fit(sentence, evidence, (), endpoint_name), failure=Failure(code="AlarmTriggered", reason=evidence)
+        _fit(sentence, evidence, (), _command(endpoint_name, command_options)),
+        failure=Failure(code="AlarmTriggered", reason=evidence),
     )
 
 
-def overdue_problem(endpoint_name: str, limit_s: float, stage: str) -> Problem:
+def overdue_problem(endpoint_name: str, limit_s: float, stage: str, command_options: str = "") -> Problem:
     """The problem of an update that took longer than it may."""
     sentence = "Deployment failed: it exceeded its maximum execution timeout."
     evidence = f"MaximumExecutionTimeoutInSeconds is {limit_s:g}; it had come to the stage {stage}."
     return Problem(
-        _fit(sentence, evidence, (), endpoint_name),
+        _fit(sentence, evidence, (), _command(endpoint_name, command_options)),
         failure=Failure(code="DeploymentTimeout", reason=evidence),
     )
 
@@ -121,9 +128,12 @@ def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-def _fit(sentence: str, evidence: str, log_tail: tuple[str, ...], endpoint_name: str) -> str:
+def _command(endpoint_name: str, options: str) -> str:
+    return f"Run: clary why {endpoint_name}{options}"
+
+
+def _fit(sentence: str, evidence: str, log_tail: tuple[str, ...], command: str) -> str:
     """The command always fits; of the log the last lines that have room; the evidence is cut before the sentence."""
-    command = f"Run: clary why {endpoint_name}"
     sentence = _cut(sentence, 500)
     evidence = _cut(evidence, 300)
     parts = [part for part in (sentence, evidence) if part]

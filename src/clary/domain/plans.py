@@ -29,6 +29,7 @@ class Seen:
     now: datetime
     accelerators: int = 0
     alarms: Mapping[str, str] = field(default_factory=dict)
+    command_options: str = ""  # for the `clary` command that a failure reason names
 
     @property
     def standing(self) -> Standing:

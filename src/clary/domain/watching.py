@@ -28,7 +28,7 @@ def problem_of(
     """
     for variant in (*fleet.variants, *fleet.shadows):
         if variant.accelerators > seen.accelerators:
-            return capacity_problem(seen.name, variant, seen.accelerators)
+            return capacity_problem(seen.name, variant, seen.accelerators, seen.command_options)
     standing = seen.standing
     for place, variant in places.items():
         row = standing.at(place)
@@ -38,7 +38,7 @@ def problem_of(
         status = standing.status(row)
         has_said_why = status.phase == "exited" and not is_serving and not standing.was_ready(row)
         if has_said_why or standing.failures_after(row, forgives=is_serving) >= MOST_FAILURES:
-            return deployment_problem(seen.name, variant, status)
+            return deployment_problem(seen.name, variant, status, seen.command_options)
     return None
 
 
@@ -79,11 +79,11 @@ def alarm_states(seen: Seen) -> dict[str, str]:
 
 def _alarm(seen: Seen) -> Problem | None:
     bad = {name: state for name, state in alarm_states(seen).items() if state in ("ALARM", "deleted")}
-    return alarm_problem(seen.name, bad) if bad else None
+    return alarm_problem(seen.name, bad, seen.command_options) if bad else None
 
 
 def _overdue(seen: Seen, deployment: Deployment) -> Problem | None:
     limit_s = seen.spec.policy.maximum_execution_s
     if limit_s is None or seen.now - deployment.started_at < timedelta(seconds=limit_s):
         return None
-    return overdue_problem(seen.name, limit_s, deployment.stage)
+    return overdue_problem(seen.name, limit_s, deployment.stage, seen.command_options)

@@ -10,13 +10,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceSpec
-from clary.host import user_code
+from clary.host import model_files, user_code
 from clary.host.artifacts import Artifacts, Cancelled
 from clary.host.environments import Environment, EnvironmentFailed, Environments
 from clary.host.failures import Refused
@@ -34,6 +34,15 @@ LISTENER = "fd:3"
 
 _ROOT = Path("/")
 _OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What serves an instance's artefacts."""
+
+    manifest: Manifest
+    requirements: str
+    runs_script: bool
 
 
 class Launcher:
@@ -81,16 +90,18 @@ class Launcher:
         self._boxes.check(spec)
         return manifest
 
-    def for_script(
-        self, spec: InstanceSpec, directory: Path, manifest: Manifest
-    ) -> tuple[Manifest, str] | None:
-        """With the artefacts in place: what serves a script of the user's and the packages it wants, if there is one.
+    def for_artifacts(self, spec: InstanceSpec, directory: Path, manifest: Manifest) -> Chosen:
+        """With the artefacts in place: what serves them, of which version, with which packages on top.
 
         Raises `Refused`.
         """
-        if not manifest.script or not user_code.is_there(spec, directory):
-            return None
-        return self._for_script(manifest), user_code.requirements_of(spec, directory)
+        images = self._catalog.resolve(spec.image) or manifest
+        runs_script = bool(manifest.script) and user_code.is_there(spec, directory)
+        chosen = self._for_script(manifest) if runs_script else manifest
+        requirements = user_code.requirements_of(spec, directory) if runs_script else ""
+        if images.older is not None and model_files.needs_older(images.older, directory):
+            chosen = chosen.in_older_environment()
+        return Chosen(chosen, requirements, runs_script)
 
     def _for_script(self, manifest: Manifest) -> Manifest:
         found = self._catalog.named(manifest.script)

@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -131,7 +132,7 @@ class Host:
         disk = shutil.disk_usage(self._settings.data_dir)
         return hosts.HostStatus(
             pid=os.getpid(),
-            environments=tuple(self._environment_status(each) for each in self._catalog.manifests),
+            environments=tuple(self._environment_statuses()),
             zygotes=self._zygotes.names(),
             disk_free_bytes=disk.free,
             disk_total_bytes=disk.total,
@@ -139,6 +140,15 @@ class Host:
             sandbox_rung=self._rung.number,
             sandbox=self._rung.summary,
         )
+
+    def _environment_statuses(self) -> Iterator[hosts.EnvironmentStatus]:
+        """An older environment is told of from its first use on, by its version."""
+        for manifest in self._catalog.manifests:
+            yield self._environment_status(manifest)
+            if (older := manifest.in_older_environment()) != manifest:
+                status = self._environment_status(older)
+                if status.state != "absent":
+                    yield replace(status, name=f"{older.name} {older.version}")
 
     def _environment_status(self, manifest: Manifest) -> hosts.EnvironmentStatus:
         if (found := self._environments.ready(manifest)) is not None:

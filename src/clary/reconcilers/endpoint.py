@@ -73,6 +73,7 @@ class EndpointReconciler:
         stop_grace_s: float = 30.0,
         zones: int = 1,
         tell: Callable[[Resource, Verdict], None] = lambda endpoint, verdict: None,
+        command_options: str = "",
     ) -> None:
         """`tell` hears of every deployment's end, after it was written down: for metrics."""
         self._store = store
@@ -83,6 +84,7 @@ class EndpointReconciler:
         self._stop_grace_s = stop_grace_s
         self._zones = zones
         self._tell = tell
+        self._command_options = command_options
 
     def reconcile(self, lease: Lease) -> float | None:
         """Steps as long as each says that the next can follow at once."""
@@ -125,6 +127,7 @@ class EndpointReconciler:
             now=self._clock.now(),
             accelerators=self._driver.abilities.accelerators,
             alarms=loaded.alarms,
+            command_options=self._command_options,
         )
 
     def _load(self, uid: str) -> _Loaded | None:

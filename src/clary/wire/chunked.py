@@ -188,7 +188,8 @@ class VerifyingBody:
         self._length = decoded_length
         self._declared = [name.strip().lower() for name in declared_trailers if name.strip()]
         self._received = 0
-        self._ready = memoryview(b"")
+        self._ready = b""
+        self._taken = 0
         self._next = b""
         self._is_begun = False
 
@@ -201,12 +202,12 @@ class VerifyingBody:
         if not self._is_begun:
             self._is_begun = True
             self._next = self._pull()
-        if not self._ready:
-            self._ready = memoryview(self._next)
+        if self._taken == len(self._ready):
+            self._ready, self._taken = self._next, 0
             if self._next:
                 self._next = self._pull()
-        data = bytes(self._ready[:size])
-        self._ready = self._ready[len(data) :]
+        data = self._ready[self._taken : self._taken + size]  # all of it is not copied
+        self._taken += len(data)
         return data
 
     def read_all(self) -> bytes:

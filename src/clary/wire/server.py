@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 
 _FILE_PART = 1 << 20
 _SMALL_UPLOAD = 256 << 10
+_GIVES_WAY_BY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class WireServer:
         self._max_api_bytes = max_api_bytes
         self._holding = Holding(hold_s)
         self._api = _Pool("api", threads.api, threads.api_queue)
-        self._uploads = _Pool("upload", threads.uploads, threads.uploads_queue)
+        self._uploads = _Pool("upload", threads.uploads, threads.uploads_queue, gives_way=True)
         self._files = _Pool("file", threads.api, threads.api_queue + threads.uploads_queue)
 
     def answer(self, request: Request, identity: Identity, request_id: str) -> Response:
@@ -271,10 +272,12 @@ class _Vanished(RuntimeError):
 
 
 class _Pool:
-    """Threads with a queue that has an end."""
+    """Threads with a queue that has an end. Those that give way leave the processor to the others first."""
 
-    def __init__(self, name: str, threads: int, queue: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"wire-{name}")
+    def __init__(self, name: str, threads: int, queue: int, *, gives_way: bool = False) -> None:
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix=f"wire-{name}", initializer=_give_way if gives_way else None
+        )
         self._limit = threads + queue
         self.taken = 0
         self._lock = threading.Lock()
@@ -296,6 +299,11 @@ class _Pool:
         finally:
             with self._lock:
                 self.taken -= 1
+
+
+def _give_way() -> None:
+    """Hashing a gigabyte must not keep the loop and the API waiting. On Linux this counts for the calling thread."""
+    os.nice(_GIVES_WAY_BY)
 
 
 def _identity(head: Head) -> Identity:

@@ -73,6 +73,11 @@ def test_variables_that_count_at_import_are_known_by_pattern(tmp_path: Path) -> 
         (GOOD.replace('"host"', '"moon"'), "moon"),
         (GOOD.replace('environment = "host"', 'lock = "missing.lock"'), "missing.lock"),
         (GOOD + 'entry = "main"', "module:function"),
+        (GOOD + "older = 1", "older"),
+        (GOOD + '[older]\nversion = "0"', "lock"),
+        (GOOD + '[older]\nversion = "0"\nlock = "missing.lock"', "missing.lock"),
+        (GOOD + '[older]\nversion = "0"\nlock = "manifest.toml"\nsigns = ["("]', "[older]"),
+        (GOOD + '[older]\nversion = "0"\nlock = "manifest.toml"\ncolour = 1', "colour"),
     ],
 )
 def test_a_manifest_with_a_mistake_is_refused_by_path(tmp_path: Path, text: str, words: str) -> None:
@@ -80,6 +85,19 @@ def test_a_manifest_with_a_mistake_is_refused_by_path(tmp_path: Path, text: str,
         catalog(tmp_path, text)
     assert words in str(refused.value)
     assert "manifest.toml" in str(refused.value)
+
+
+def test_H06_an_older_environment_differs_in_version_and_lock_alone(tmp_path: Path) -> None:
+    older = "[older]\nversion = '0'\nlock = 'manifest.toml'\nsigns = ['\\Aold']"
+    manifest = catalog(tmp_path, GOOD + older).named("toy")
+    assert manifest is not None
+    assert manifest.older is not None
+    assert manifest.older.is_needed_for(b"old and so on")
+    assert not manifest.older.is_needed_for(b"not old")
+    chosen = manifest.in_older_environment()
+    assert (chosen.name, chosen.module, chosen.version) == ("toy", "toy", "0")
+    assert chosen.lock_text() == GOOD + older
+    assert chosen.in_older_environment() == chosen
 
 
 def test_two_frameworks_cannot_share_a_repository(tmp_path: Path) -> None:

@@ -235,6 +235,12 @@ def test_Z01_a_failure_reason_begins_as_sagemakers_does(code: str, sentence: str
     assert reason.endswith("Run: clary why e")
 
 
+def test_Z01_the_command_of_a_failure_reason_finds_a_server_elsewhere() -> None:
+    status = InstanceStatus(InstanceId("i"), "exited", failure=Failure("Exited", "It did this."))
+    reason = deployment_problem("e", variant(), status, " --data-dir /elsewhere").reason
+    assert reason.endswith("Run: clary why e --data-dir /elsewhere")
+
+
 @given(st.text(max_size=3000), st.lists(st.text(max_size=600), max_size=30), st.integers(0, 1 << 40))
 def test_Z01_a_failure_reason_always_fits(reason: str, log: list[str], peak: int) -> None:
     failure = Failure("OutOfMemory", reason, tuple(log), memory_peak_bytes=peak, memory_limit_bytes=peak)

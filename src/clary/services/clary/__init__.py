@@ -22,4 +22,4 @@ def resources(
 ) -> tuple[object, ...]:
     """`log_tail` gives a stream's last lines; `reset` empties everything; `parts` says how each process is."""
     status = Status(store, clock, settings, reset=reset, parts=parts)
-    return (status, Explain(store, log_tail), Deployments(store))
+    return (status, Explain(store, log_tail, settings.command_options), Deployments(store))

@@ -18,9 +18,12 @@ TAIL_LINES = 20
 
 
 class Explain:
-    def __init__(self, store: Store, log_tail: Callable[[LogTarget, int], Sequence[str]]) -> None:
+    def __init__(
+        self, store: Store, log_tail: Callable[[LogTarget, int], Sequence[str]], command_options: str = ""
+    ) -> None:
         self._store = store
         self._log_tail = log_tail
+        self._command_options = command_options
 
     @operation("Explain")
     def explain(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +86,13 @@ class Explain:
             target = LogTarget(endpoint.account, endpoint.region, group, stream)
             answer["LogStream"] = stream
             answer["LogTail"] = list(self._log_tail(target, TAIL_LINES))
-        answer["Next"] = _next_commands(endpoint, state.problem, has_log=bool(answer.get("LogTail")))
+        commands = _next_commands(endpoint, state.problem, has_log=bool(answer.get("LogTail")))
         if state.deployment is not None or (state.problem is not None and state.fleet is not None):
-            answer["Next"].append(f"clary deployments {endpoint.name}")
+            commands.append(f"clary deployments {endpoint.name}")
+        answer["Next"] = [
+            f"{command}{self._command_options}" if command.startswith("clary ") else command
+            for command in commands
+        ]
         return answer
 
 

@@ -8,6 +8,7 @@ from clary.services.iam.identities import Identities
 from clary.services.iam.policies import Policies
 from clary.services.iam.roles import Roles
 from clary.services.iam.simulation import Simulation
+from clary.services.iam.tags import Tags
 from clary.services.iam.users import Users
 from clary.store import Store
 
@@ -27,6 +28,7 @@ def resources(store: Store, identities: Identities, new_id: Callable[[], str]) -
         UserPolicies(store, identities),
         Roles(store, identities, new_id),
         RolePolicies(store, identities),
+        Tags(store),
         Policies(store, identities, new_id),
         Simulation(store),
     )

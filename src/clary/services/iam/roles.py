@@ -97,27 +97,6 @@ class Roles:
             tx.resources.delete(role.uid)
         self._identities.publish()
 
-    @operation("TagRole")
-    def tag_role(self, call: Call, params: shapes.TagRoleRequest) -> None:
-        with self._store.write() as tx:
-            role = require(tx, call, ROLE, params["RoleName"])
-            entity = role.spec_as(Entity)
-            tx.resources.update(role, spec=replace(entity, tags=tag_map(params["Tags"], entity.tags)))
-
-    @operation("UntagRole")
-    def untag_role(self, call: Call, params: shapes.UntagRoleRequest) -> None:
-        with self._store.write() as tx:
-            role = require(tx, call, ROLE, params["RoleName"])
-            entity = role.spec_as(Entity)
-            left = {key: value for key, value in entity.tags.items() if key not in params["TagKeys"]}
-            tx.resources.update(role, spec=replace(entity, tags=left))
-
-    @operation("ListRoleTags")
-    def list_role_tags(self, call: Call, params: shapes.ListRoleTagsRequest) -> shapes.ListRoleTagsResponse:
-        with self._store.read() as tx:
-            entity = require(tx, call, ROLE, params["RoleName"]).spec_as(Entity)
-        return {"Tags": tag_list(entity.tags), "IsTruncated": False}
-
     @operation("ListInstanceProfilesForRole")
     def list_instance_profiles_for_role(
         self, call: Call, params: shapes.ListInstanceProfilesForRoleRequest

@@ -1,7 +1,6 @@
 """Users: named principals with keys of their own and no rights but those that policies give them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from clary.domain.faults import Fault
 from clary.domain.principals import unique_id
@@ -66,27 +65,6 @@ class Users:
             check_deletable(entity)
             tx.resources.delete(user.uid)
         self._identities.publish()
-
-    @operation("TagUser")
-    def tag_user(self, call: Call, params: shapes.TagUserRequest) -> None:
-        with self._store.write() as tx:
-            user = require(tx, call, USER, params["UserName"])
-            entity = user.spec_as(Entity)
-            tx.resources.update(user, spec=replace(entity, tags=tag_map(params["Tags"], entity.tags)))
-
-    @operation("UntagUser")
-    def untag_user(self, call: Call, params: shapes.UntagUserRequest) -> None:
-        with self._store.write() as tx:
-            user = require(tx, call, USER, params["UserName"])
-            entity = user.spec_as(Entity)
-            left = {key: value for key, value in entity.tags.items() if key not in params["TagKeys"]}
-            tx.resources.update(user, spec=replace(entity, tags=left))
-
-    @operation("ListUserTags")
-    def list_user_tags(self, call: Call, params: shapes.ListUserTagsRequest) -> shapes.ListUserTagsResponse:
-        with self._store.read() as tx:
-            entity = require(tx, call, USER, params["UserName"]).spec_as(Entity)
-        return {"Tags": tag_list(entity.tags), "IsTruncated": False}
 
     @operation("ListGroupsForUser")
     def list_groups_for_user(

@@ -57,7 +57,7 @@ def control(tmp_path: Path) -> Iterator[Admin]:
     control.close()
 
 
-def test_Z01_why_tells_a_failure_with_its_evidence(control: Admin) -> None:
+def test_Z01_why_tells_a_failure_with_its_evidence(control: Admin, tmp_path: Path) -> None:
     control.plan(Plan(until="starting", failure=CRASHED))
     control.endpoint()
     control.settle(6)
@@ -77,7 +77,8 @@ def test_Z01_why_tells_a_failure_with_its_evidence(control: Admin) -> None:
     assert why["Failure"]["log_tail"] == ("bad model",)
     assert why["LogTail"] == ["one", "two"]
     assert control.asked[0].stream == why["LogStream"]
-    assert why["Next"] == ["clary logs e", "aws sagemaker delete-endpoint --endpoint-name e"]
+    elsewhere = f"--data-dir {tmp_path}"
+    assert why["Next"] == [f"clary logs e {elsewhere}", "aws sagemaker delete-endpoint --endpoint-name e"]
 
 
 def test_Z01_why_knows_the_other_kinds_and_says_what_it_does_not_know(control: Admin) -> None:

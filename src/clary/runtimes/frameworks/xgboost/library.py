@@ -122,6 +122,32 @@ class Booster:
         return config
 
 
+def version() -> str:
+    numbers = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    _library.XGBoostVersion(*map(ctypes.byref, numbers))
+    return ".".join(str(number.value) for number in numbers)
+
+
+def reads_binary() -> bool:
+    """Whether the library still reads the format that came before UBJ and JSON."""
+    major, minor, _ = version().split(".")
+    return (int(major), int(minor)) < (3, 1)
+
+
+def model_in_snapshot(content: bytes) -> bytes:
+    """The model, as UBJ, in the memory snapshot that a pickled booster holds."""
+    handle = ctypes.c_void_p()
+    _check(_library.XGBoosterCreate(None, 0, ctypes.byref(handle)))
+    try:
+        _check(_library.XGBoosterUnserializeFromBuffer(handle, content, ctypes.c_uint64(len(content))))
+        length, model = ctypes.c_uint64(), ctypes.POINTER(ctypes.c_char)()
+        references = ctypes.byref(length), ctypes.byref(model)
+        _check(_library.XGBoosterSaveModelToBuffer(handle, b'{"format":"ubj"}', *references))
+        return ctypes.string_at(model, length.value)
+    finally:
+        _check(_library.XGBoosterFree(handle))
+
+
 class _Answer:
     """Where the library says what a prediction's shape is and where its numbers are."""
 

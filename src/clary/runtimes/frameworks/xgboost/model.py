@@ -7,7 +7,8 @@ notation are the AWS container's, except that
 - libsvm indexes are used as they are; newer containers shift them when no index is 0, which mistakes sparse rows;
 - a CSV's delimiter is the first of comma, tab, semicolon, bar and blank that its first line has, not guessed;
 - `application/jsonlines` is read too; recordIO is read but not written;
-- pickles are read by today's XGBoost or refused by name; scripts are `xgboost_script`'s.
+- what only an older XGBoost reads has an environment of that version (`[older]` in the manifest), with this module;
+- scripts are `xgboost_script`'s.
 """
 
 import logging
@@ -30,6 +31,7 @@ from clary.runtimes.contract import (
     LoadError,
     UnsupportedMediaType,
 )
+from clary.runtimes.frameworks.xgboost import library
 from clary.runtimes.frameworks.xgboost.answers import Answers, content_type_of
 from clary.runtimes.frameworks.xgboost.artefacts import read_models
 from clary.runtimes.frameworks.xgboost.library import Booster, XGBoostError
@@ -61,7 +63,7 @@ def load(model_dir: Path, environment: Mapping[str, str], vcpus: int) -> "XGBoos
 
 
 def _load_booster(name: str, content: bytes) -> Booster:
-    log.info("loading %s, %d bytes", name, len(content))
+    log.info("loading %s, %d bytes, with XGBoost %s", name, len(content), library.version())
     try:
         booster = Booster(content)
     except XGBoostError as error:

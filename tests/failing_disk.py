@@ -1,0 +1,224 @@
+"""A disk that is full from its n-th write on: below one directory, for Python's writes and for SQLite's alike.
+
+What takes room is counted: files opened for writing, writes, allocations, renames, new directories and links, fsync.
+Python's are caught where they are called; SQLite's at the system calls of its VFS, which it lets be replaced for this
+very purpose. Its fsync is not among them.
+"""
+
+import _sqlite3
+import builtins
+import ctypes
+import errno
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_OPENS_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "posix_fallocate", "ftruncate")
+_BY_PATH = {"rename": 1, "replace": 1, "link": 1, "symlink": 1, "mkdir": 0}  # where the new name stands
+_OFFSET, _SIZE = ctypes.c_int64, ctypes.c_size_t
+_IN_SQLITE = {
+    "write": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, _SIZE),
+    "pwrite": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, _SIZE, _OFFSET),
+    "pwrite64": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, _SIZE, _OFFSET),
+    "ftruncate": (ctypes.c_int, ctypes.c_int, _OFFSET),
+    "fallocate": (ctypes.c_int, ctypes.c_int, _OFFSET, _OFFSET),
+    "open": (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
+}
+
+
+@dataclass
+class Attempt:
+    """What was written inside one `full_at`, in order, and what of it failed."""
+
+    at: int
+    lasting: bool
+    writes: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def was_hit(self) -> bool:
+        return bool(self.failed)
+
+
+class FailingDisk:
+    """Made once for a directory, by the fixture `failing_disk`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root.resolve()) + os.sep
+        self._attempt: Attempt | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def full_at(self, at: int, *, lasting: bool) -> Iterator[Attempt]:
+        """Inside, the write numbered `at` (from 1) fails with ENOSPC; `lasting`: and all that follow."""
+        self._attempt = attempt = Attempt(at, lasting)
+        try:
+            yield attempt
+        finally:
+            self._attempt = None
+
+    def must_fail(self, what: str, path: str) -> bool:
+        with self._lock:
+            attempt = self._attempt
+            if attempt is None or not path.startswith(self._root):
+                return False
+            attempt.writes.append(f"{what} {path.removeprefix(self._root)}")
+            number = len(attempt.writes)
+            if number != attempt.at and not (attempt.lasting and number > attempt.at):
+                return False
+            attempt.failed.append(attempt.writes[-1])
+            return True
+
+    def check(self, what: str, path: str) -> None:
+        if self.must_fail(what, path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+@contextmanager
+def installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
+    """A failing disk below `root`; skips where SQLite's system calls cannot be had."""
+    disk = FailingDisk(root)
+    with monkeypatch.context() as patched:
+        _catch_python(disk, patched)
+        with _caught_sqlite(disk):
+            yield disk
+
+
+def _catch_python(disk: FailingDisk, patched: pytest.MonkeyPatch) -> None:
+    for name in _BY_DESCRIPTOR:
+        patched.setattr(os, name, _checking(disk, name, getattr(os, name), lambda args: _path_of(args[0])))
+    for name, place in _BY_PATH.items():
+        patched.setattr(os, name, _checking(disk, name, getattr(os, name), _argument(place)))
+    patched.setattr(
+        os,
+        "copy_file_range",
+        _checking(disk, "copy_file_range", os.copy_file_range, lambda args: _path_of(args[1])),
+    )
+    opens = os.open
+
+    def open_descriptor(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & _OPENS_FOR_WRITING:
+            disk.check("open", _absolute(path))
+        return opens(path, flags, *args, **more)
+
+    patched.setattr(os, "open", open_descriptor)
+    opens_file = io.open
+
+    def open_file(file: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if isinstance(file, int) or not set(mode) & set("wax+"):
+            return opens_file(file, mode, *args, **more)
+        disk.check("open", _absolute(file))
+        return _File(disk, _absolute(file), opens_file(file, mode, *args, **more))
+
+    patched.setattr(io, "open", open_file)
+    patched.setattr(builtins, "open", open_file)
+
+
+class _File:
+    """A file object whose writes are counted."""
+
+    def __init__(self, disk: FailingDisk, path: str, file: Any) -> None:
+        self._disk, self._path, self._file = disk, path, file
+
+    def write(self, data: Any) -> Any:
+        self._disk.check("write", self._path)
+        return self._file.write(data)
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _checking(
+    disk: FailingDisk, name: str, call: Callable[..., Any], path: Callable[[tuple[Any, ...]], str]
+) -> Callable[..., Any]:
+    def checked(*args: Any, **more: Any) -> Any:
+        disk.check(name, path(args))
+        return call(*args, **more)
+
+    return checked
+
+
+def _argument(place: int) -> Callable[[tuple[Any, ...]], str]:
+    return lambda args: _absolute(args[place])
+
+
+class _Vfs(ctypes.Structure):
+    """sqlite3_vfs, as far as version 3 of it."""
+
+    _fields_ = [
+        ("iVersion", ctypes.c_int),
+        ("szOsFile", ctypes.c_int),
+        ("mxPathname", ctypes.c_int),
+        ("pNext", ctypes.c_void_p),
+        ("zName", ctypes.c_char_p),
+        ("pAppData", ctypes.c_void_p),
+        *((f"x{number}", ctypes.c_void_p) for number in range(13)),
+        ("xSetSystemCall", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)),
+        ("xGetSystemCall", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)),
+    ]
+
+
+@contextmanager
+def _caught_sqlite(disk: FailingDisk) -> Iterator[None]:
+    try:
+        find = ctypes.CDLL(_sqlite3.__file__).sqlite3_vfs_find
+    except (AttributeError, OSError):
+        pytest.skip("the SQLite of this Python hides its VFS")
+    find.restype, find.argtypes = ctypes.POINTER(_Vfs), [ctypes.c_char_p]
+    vfs = find(None)
+    kept = []
+    for name, (result, *arguments) in _IN_SQLITE.items():
+        original = vfs.contents.xGetSystemCall(vfs, name.encode())
+        if original:
+            kind = ctypes.CFUNCTYPE(result, *arguments, use_errno=True)
+            callback = kind(_failing(disk, name, kind(original)))
+            kept.append(callback)  # SQLite keeps the bare address
+            vfs.contents.xSetSystemCall(vfs, name.encode(), ctypes.cast(callback, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        for name in _IN_SQLITE:
+            vfs.contents.xSetSystemCall(vfs, name.encode(), None)
+
+
+def _failing(disk: FailingDisk, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The system call, in C's manners: -1 and errno."""
+
+    def call(*args: Any) -> Any:
+        if name == "open":
+            counts, path = bool(args[1] & os.O_CREAT), args[0].decode()
+            counts = counts and not Path(path).exists()  # what is there takes no room
+        else:
+            counts, path = True, _path_of(args[0])
+        if counts and disk.must_fail(f"sqlite {name}", path):
+            ctypes.set_errno(errno.ENOSPC)
+            return errno.ENOSPC if name == "fallocate" else -1
+        return original(*args)
+
+    return call
+
+
+def _path_of(descriptor: Any) -> str:
+    number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+    try:
+        return str(Path(f"/proc/self/fd/{number}").readlink())
+    except OSError:
+        return ""
+
+
+def _absolute(path: Any) -> str:
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 -- a link's own name, not where it leads

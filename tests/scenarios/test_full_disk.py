@@ -1,0 +1,138 @@
+"""A real disk that fills up under a real server: what is new is refused, what was acknowledged stays.
+
+Where each single write fails is the affair of the tests called `test_every_write.py`. This one needs a small file
+system of its own, which only root can mount.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from clary.testing.server import RunningServer
+from platform_models import deploy, eventually, invoke, predictions, regressor, rows, wait_for_status
+
+BUCKET = "disk"
+SIZE_MIB = 96
+TRIES = 12
+
+
+@pytest.fixture
+def small_disk(place: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    disk = place / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def server(small_disk: Path) -> Iterator[RunningServer]:
+    server = RunningServer(small_disk / "data")
+    server.start()
+    try:
+        server.wait_for_environment("xgboost")
+        yield server
+    finally:
+        (small_disk / "filler").unlink(missing_ok=True)
+        server.stop()
+        server.up_log.unlink()
+
+
+def fill(disk: Path) -> None:
+    """Takes every block that is left."""
+    with (disk / "filler").open("ab", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while file.write(b"x" * size) == size:
+                    pass
+            except OSError:
+                continue
+    assert os.statvfs(disk).f_bavail == 0
+
+
+def outcome(call: Any, **params: Any) -> str:
+    """The error's code, or nothing when it was acknowledged."""
+    try:
+        call(**params)
+    except ClientError as error:
+        code: str = error.response["Error"]["Code"]
+        return code
+    return ""
+
+
+def test_a_full_disk_refuses_what_is_new_and_loses_nothing(server: RunningServer, small_disk: Path) -> None:
+    booster, features = regressor(), rows(3)
+    expected = pytest.approx(predictions(booster, features), rel=1e-6)
+    s3, sagemaker = server.client("s3"), server.client("sagemaker")
+    deploy(server, "kept", booster)
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="kept", Body=b"kept")
+
+    fill(small_disk)
+    acknowledged = {"kept": b"kept"}
+    for number in range(TRIES):
+        body = b"%d" % number * 100_000
+        code = outcome(s3.put_object, Bucket=BUCKET, Key=f"new-{number}", Body=body)
+        assert code in ("", "InsufficientStorage")
+        if not code:
+            acknowledged[f"new-{number}"] = body
+    assert outcome(s3.put_object, Bucket=BUCKET, Key="kept", Body=b"x" * (8 << 20)) == "InsufficientStorage"
+    made = []
+    for number in range(TRIES):
+        name = f"new-{number}"
+        code = outcome(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName="kept")
+        assert code in ("", "ServiceUnavailable")
+        made += [] if code else [name]
+        assert invoke(server, "kept", features) == expected
+    (small_disk / "filler").unlink()
+
+    assert objects(s3) == acknowledged
+    listed = sagemaker.list_endpoints(MaxResults=100)["Endpoints"]
+    assert {endpoint["EndpointName"] for endpoint in listed} == {"kept", *made}
+    for name in made:
+        check_end(eventually(lambda name=name: settled(sagemaker, name), f"an end of {name}"))  # type: ignore[misc]
+    s3.put_object(Bucket=BUCKET, Key="kept", Body=b"anew")
+    sagemaker.create_endpoint(EndpointName="after", EndpointConfigName="kept")
+    wait_for_status(server, "after", "InService")
+
+    server.stop()
+    server.start()
+    assert objects(server.client("s3")) == acknowledged | {"kept": b"anew"}
+    for name in ("kept", "after"):
+        wait_for_status(server, name, "InService")
+        eventually(lambda name=name: answers(server, name, features), f"{name} to answer again")  # type: ignore[misc]
+        assert invoke(server, name, features) == expected
+
+
+def objects(s3: Any) -> dict[str, bytes]:
+    keys = [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+
+
+def settled(sagemaker: Any, name: str) -> Any:
+    found = sagemaker.describe_endpoint(EndpointName=name)
+    return found if found["EndpointStatus"] != "Creating" else None
+
+
+def check_end(found: Any) -> None:
+    """One that was acknowledged comes up when there is room, or has failed and says why."""
+    if found["EndpointStatus"] != "InService":
+        assert found["EndpointStatus"] == "Failed"
+        assert "free some space" in found["FailureReason"]
+
+
+def answers(server: RunningServer, name: str, features: Any) -> bool:
+    try:
+        return bool(invoke(server, name, features))
+    except ClientError:
+        return False
