@@ -3,16 +3,18 @@
 Python imports this module at its start when its folder stands on PYTHONPATH, which only the experiments do. The
 product itself has no such switch. CLARY_SABOTAGE names the guarantee: one of the functions below. CLARY_CRASH_FILE
 names a file that says at which store write control is to die (`crash_at_a_write`); CLARY_RESTART_AT_ONCE takes the
-supervisor's pauses away.
+supervisor's pauses away; CLARY_SMALL_INSTANCES makes an instance type small.
 """
 
 import os
+import secrets
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 def survival() -> None:
@@ -34,7 +36,6 @@ def cleanup() -> None:
 
 def identity() -> None:
     """A start that is repeated starts a second instance, and nobody looks for what is in no record."""
-    import secrets
     from dataclasses import replace
 
     from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus
@@ -96,11 +97,133 @@ def signatures() -> None:
     hmac.compare_digest = lambda a, b: True
 
 
+def draining() -> None:
+    """What is retired is ended at once, in the middle of its requests."""
+    from clary.drivers.local import LocalDriver
+    from clary.reconcilers.endpoint import EndpointReconciler
+
+    stop = LocalDriver.stop
+    EndpointReconciler._busy = lambda self, rows: set()  # type: ignore[method-assign]
+    LocalDriver.stop = lambda self, ids, grace_s: stop(self, ids, 0.0)  # type: ignore[method-assign]
+
+
+def same_fleet() -> None:
+    """Other weights and counts make another fleet."""
+    from dataclasses import replace
+
+    from clary.services.sagemaker import endpoints
+
+    with_numbers = endpoints._with_numbers
+
+    def with_numbers_anew(fleet: Any, wanted: Any) -> Any:
+        return replace(with_numbers(fleet, wanted), id=secrets.token_hex(8))
+
+    endpoints._with_numbers = with_numbers_anew
+
+
+def alarms() -> None:
+    """Nobody reads the alarms that watch an update."""
+    from clary.domain import watching
+
+    watching._alarm = lambda seen: None
+
+
+def second_tries() -> None:
+    """A request whose instance has ended is not asked of another one."""
+    from clary.gateway.invocation import Invocation
+
+    Invocation._other_target = lambda self: None  # type: ignore[method-assign]
+
+
+def replacement() -> None:
+    """An instance that died is replaced a minute later."""
+    from clary.domain import places
+
+    places.delay_s = lambda failures: 60.0 if failures else 0.0
+
+
+def drain() -> None:
+    """What is retired is killed at once, whatever it is doing."""
+    from collections.abc import Iterable
+
+    from clary.domain.instances import InstanceId
+    from clary.drivers.local import LocalDriver
+    from clary.links.routes import RouteHub
+
+    stop = LocalDriver.stop
+    RouteHub.drain = lambda self, ids, timeout_s: set()  # type: ignore[method-assign]
+
+    def kill(self: LocalDriver, ids: Iterable[InstanceId], grace_s: float) -> None:
+        stop(self, ids, 0.0)
+
+    LocalDriver.stop = kill  # type: ignore[method-assign]
+
+
+def weights() -> None:
+    """Every variant is as likely as any other."""
+    from clary.gateway.balance import Weighted
+
+    begin = Weighted.__init__
+    Weighted.__init__ = lambda self, pairs: begin(self, [(value, min(w, 1.0)) for value, w in pairs])  # type: ignore
+
+
+def retirement() -> None:
+    """A gateway that has a successor is killed."""
+    import signal
+
+    from clary.gateway import door
+
+    door.ask_to_stop = lambda path: os.kill(door.ask_state(path).pid, signal.SIGKILL)  # type: ignore
+
+
+def haste() -> None:
+    """Load is watched as slowly as on AWS."""
+    os.environ["CLARY_AUTOSCALING_TIMING"] = "aws"
+
+
+def aside() -> None:
+    """A captured request is on the disk before anything else happens."""
+    from clary.domain.routes import EndpointRoute
+    from clary.gateway.capture import Capturer
+    from clary.gateway.capture_lines import Captured
+
+    note = Capturer.note
+
+    def write(self: Capturer, route: EndpointRoute, variant: str, captured: Captured) -> None:
+        note(self, route, variant, captured)
+        with (self._writer._directory / "written").open("ab") as file:
+            file.write(captured.request.data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    Capturer.note = write  # type: ignore[method-assign]
+
+
+def honesty() -> None:
+    """What capture drops is counted nowhere."""
+    from clary.gateway import capture
+
+    count = capture.Capturer._count
+
+    def forget(self: capture.Capturer, stream: capture.Stream, name: str, records: int) -> None:
+        if name != capture.DROPPED:
+            count(self, stream, name, records)
+
+    capture.Capturer._count = forget  # type: ignore[method-assign]
+
+
 def restart_at_once() -> None:
     """The supervisor starts what died without its growing pause, which would only make experiments longer."""
-    from clary import supervisor
+    from clary.supervisor import leading
 
-    supervisor.STEADY_AFTER_S = 0.0
+    leading.STEADY_AFTER_S = 0.0
+
+
+def small_instances() -> None:
+    """An ml.t2.medium has 512 MiB: what fills memory needs not fill the machine's."""
+    from clary.domain import instance_types
+
+    instance_types._LISTED["t2", "medium"] = (2, 0.5, 0)
 
 
 def crash_at_a_write(file: Path) -> None:
@@ -113,7 +236,7 @@ def crash_at_a_write(file: Path) -> None:
 
     if "clary.main" not in sys.orig_argv:
         return
-    write, count = Store.write, 0
+    write, count, counted = Store.write, 0, 0
 
     def die_if(here: str) -> None:
         with suppress(FileNotFoundError):
@@ -123,10 +246,12 @@ def crash_at_a_write(file: Path) -> None:
 
     @contextmanager
     def write_or_die(self: Store) -> Iterator[Transaction]:
-        nonlocal count
+        nonlocal count, counted
         with write(self) as tx:
             yield tx
-            count = count + 1 if file.exists() else 0
+            appeared = file.stat().st_mtime_ns if file.exists() else 0
+            count = count + 1 if appeared == counted else 1
+            counted = appeared
             number = count
             die_if(f"{number} before")
         die_if(f"{number} after")
@@ -158,5 +283,7 @@ with suppress(ImportError):  # a runtime environment's Python, where there is no
         globals()[wanted]()
     if os.environ.get("CLARY_RESTART_AT_ONCE") or os.environ.get("CLARY_CRASH_FILE"):
         restart_at_once()
+    if os.environ.get("CLARY_SMALL_INSTANCES"):
+        small_instances()
     if crash_file := os.environ.get("CLARY_CRASH_FILE"):
         crash_at_a_write(Path(crash_file))
