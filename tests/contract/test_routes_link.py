@@ -112,8 +112,9 @@ class PlayedGateway:
 
 
 class Scene:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, starts_within_s: float = 0.0) -> None:
         self.settings = settings
+        self.starts_within_s = starts_within_s
         self.batches: list[MetricBatch] = []
         self.take: Callable[[MetricBatch], None] = self.batches.append
         self.gateways: list[PlayedGateway] = []
@@ -121,7 +122,9 @@ class Scene:
         self.hub = self.new_hub()
 
     def new_hub(self) -> RouteHub:
-        hub = RouteHub(self.settings, on_metrics=lambda batch: self.take(batch))
+        hub = RouteHub(
+            self.settings, on_metrics=lambda batch: self.take(batch), starts_within_s=self.starts_within_s
+        )
         hub.start()
         self.hub = hub
         return hub
@@ -244,6 +247,20 @@ def test_a_gateway_that_does_not_apply_in_time_is_ended(hasty: Scene, is_connect
     done(published)
     assert bad.process.wait(PATIENCE_S) == -9
     assert good.process.poll() is None
+
+
+def test_U03_a_gateway_that_is_only_starting_is_waited_for(tmp_path: Path) -> None:
+    """Its process is young: it may take longer to come up than a gateway takes to apply a route."""
+    scene = Scene(make_settings(tmp_path, 0.05), starts_within_s=PATIENCE_S)
+    try:
+        starting = scene.gateway()
+        (published,) = scene.publish(route("a"))
+        assert is_waiting(published)
+        starting.join()
+        done(published)
+        assert starting.process.poll() is None
+    finally:
+        scene.close()
 
 
 def test_publications_at_the_same_time_leave_together(scene: Scene) -> None:

@@ -257,7 +257,7 @@ def make_settings(directory: Path, **changes: Any) -> Settings:
 @contextmanager
 def world(directory: Path, *, gateways: int = 1, **changes: Any) -> Iterator[World]:
     settings = make_settings(directory, **changes)
-    hub = RouteHub(settings)
+    hub = RouteHub(settings, starts_within_s=0.0)  # a gateway that is young here is no excuse
     hub.start()
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
     made = World(settings, hub, listening)

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from clary import supervisor
+from clary.gateway import door
 from clary.links import processes
 from clary.links.processes import ProcessIdentity
 from clary.settings import Settings
 from clary.supervisor import Supervisor
+from clary.supervisor.names import locked
+from clary.supervisor.rolling import Watched
 
 PATIENCE_S = 30.0
 
@@ -28,7 +32,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     """Settings of a data directory on which every process is one that only sleeps."""
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     monkeypatch.setattr("clary.supervisor.leading.command", lambda name, settings, listen_fd: sleep)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    }
     found = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", port=0, gateways=1)
     yield found
     for number, handler in handlers.items():
@@ -83,6 +89,36 @@ def test_Z02_a_full_disk_does_not_end_the_supervisor(
     assert any("No space left" in line for line in said)
     leader.stop()
     assert _running(settings) == {}
+
+
+def test_Z02_a_process_starts_once_the_one_before_has_let_go_of_its_lock(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    leader = Supervisor(settings, said.append)
+    leader.start()
+    before = _running(settings)
+    spawn = leader._spawn
+    tries: list[str] = []
+
+    def still_held(name: str) -> subprocess.Popen[bytes]:
+        tries.append(name)
+        if len(tries) == 1:
+            with locked(settings, name):
+                return spawn(name)
+        return spawn(name)
+
+    monkeypatch.setattr(leader, "_spawn", still_held)
+    processes.signal(before["control"], signal.SIGKILL)
+    for _ in range(100):
+        leader.tend(PATIENCE_S)
+        if len(tries) >= 2 and _running(settings).keys() == before.keys():
+            break
+    after = _running(settings)
+    assert after.keys() == before.keys() and after["control"] != before["control"]
+    assert any("the one before still holds its lock" in line for line in said)
+    assert not any("temporarily unavailable" in line for line in said)
+    leader.stop()
 
 
 def test_Z02_a_start_on_a_full_disk_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +185,45 @@ def test_Z02_a_process_that_was_started_and_not_yet_recorded_is_adopted_and_not_
     path.unlink()
     successor.stop()
     assert not any(processes.is_alive(identity) for identity in before.values())
+
+
+@pytest.mark.parametrize("retiring", ["gateway-0", "gateway-1"])
+def test_Z02_of_two_gateways_the_one_that_retires_already_is_not_kept(
+    retiring: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor was killed after it had asked one to retire: the other one alone accepts connections."""
+    leader = Supervisor(settings, print)
+    leader.start()
+    successor = Watched("gateway-0", "gateway-1")
+    leader._launch(successor)
+    assert _running(settings).keys() == {"control", "host", "gateway-0", "gateway-1"}
+    _lose(leader, monkeypatch)
+    asked: list[str] = []
+
+    def state(path: Path) -> door.State:
+        number = int(path.stem.removeprefix("gateway-"))
+        return door.State(number, 1, 1, 0, 0, 0, is_stopping=f"gateway-{number}" == retiring)
+
+    def stop(path: Path) -> door.State:
+        asked.append(path.stem)
+        return state(path)
+
+    monkeypatch.setattr(door, "ask_state", state)
+    monkeypatch.setattr(door, "ask_to_stop", stop)
+    second = Supervisor(settings, print)
+    assert second.start()
+    assert [watched.name for watched in second._leaving] == [retiring]
+    assert asked == [retiring]
+    second.stop()
+    assert _running(settings) == {}
+
+
+def test_Z02_a_terminal_that_closes_does_not_ask_for_new_processes(settings: Settings) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    leader = Supervisor(settings, print)
+    leader.start()
+    assert signal.getsignal(signal.SIGHUP) == before
+    leader.stop()
 
 
 def test_Z02_processes_may_open_as_many_files_as_the_machine_allows(settings: Settings) -> None:

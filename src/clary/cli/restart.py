@@ -4,16 +4,15 @@ Waits until it is done. Instances are not touched: an endpoint's own update repl
 """
 
 import argparse
-import signal
 import time
 
 from clary.cli import CommandError, server
 from clary.links import processes
 from clary.links.processes import ProcessIdentity
-from clary.supervisor import names_of, roles
+from clary.supervisor import GATEWAY, ROLL, names_of, retires, roles
 from clary.wire.client import ClientError
 
-WITHIN_S = 300.0
+WITHIN_S = 600.0  # a gateway that still retires since an earlier restart may take most of it
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,16 +22,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(
             "no supervisor runs here, so nothing would start what ends. Run `clary up`: it takes over what still runs"
         )
+    if not processes.heeds(leader, ROLL):
+        raise CommandError(
+            "the supervisor that runs here is of a version that knows no `clary restart`. End it alone with "
+            f"`kill -9 {leader.pid}`; then `clary up` takes over what still runs, and `clary restart` replaces it"
+        )
     before = {role: _running(found, role) for role in roles(found.settings)}
-    processes.signal(leader, signal.SIGHUP)
+    processes.signal(leader, ROLL)
     deadline = time.monotonic() + WITHIN_S
     waiting = set(before)
     while waiting:
         if time.monotonic() > deadline or not processes.is_alive(leader):
             raise CommandError(f"not replaced: {', '.join(sorted(waiting))}. See: clary status")
         for role in sorted(waiting):
-            now = _running(found, role)
-            if now and not now & before[role]:
+            if _is_replaced(found, role, before[role]):
                 print(f"{role} replaced", flush=True)
                 waiting.discard(role)
         time.sleep(0.05)
@@ -43,11 +46,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _running(found: server.Running, role: str) -> set[ProcessIdentity]:
-    """A gateway's successor counts once the old one retires."""
+def _is_replaced(found: server.Running, role: str, before: dict[str, ProcessIdentity]) -> bool:
+    """A gateway's successor counts once the old one retires, which then has requests of its own to finish."""
+    now = _running(found, role)
+    old = [name for name, identity in now.items() if before.get(name) == identity]
+    return len(now) > len(old) and all(
+        name.startswith(GATEWAY) and retires(found.settings, name) for name in old
+    )
+
+
+def _running(found: server.Running, role: str) -> dict[str, ProcessIdentity]:
+    """The processes of a role, by name."""
     names = names_of(role, found.settings)
-    alive = [processes.alive(found.settings.run_dir / f"{name}.pid.json") for name in names]
-    return {identity for identity in alive if identity is not None}
+    alive = {name: processes.alive(found.settings.run_dir / f"{name}.pid.json") for name in names}
+    return {name: identity for name, identity in alive.items() if identity is not None}
 
 
 def _wait_until_it_answers(found: server.Running, deadline: float) -> None:

@@ -22,7 +22,7 @@ class Unreadable(Exception):
 class AnswerHead:
     """What an answer's head says."""
 
-    __slots__ = ("headers", "is_success", "keeps_alive", "length", "passed_on", "status")
+    __slots__ = ("content_type", "headers", "is_success", "keeps_alive", "length", "passed_on", "status")
 
     def __init__(self, status: int, headers: Headers, length: int, keeps_alive: bool) -> None:
         self.status = status
@@ -31,6 +31,7 @@ class AnswerHead:
         self.keeps_alive = keeps_alive
         self.is_success = 200 <= status < 300
         self.passed_on = passed_on(headers, b"Content-Type")
+        self.content_type = next((value for name, value in headers if name == b"content-type"), b"")
 
 
 def passed_on(headers: Headers, content_type_name: bytes) -> bytes:

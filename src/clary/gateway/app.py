@@ -22,6 +22,7 @@ from clary.gateway.request_ids import request_ids
 from clary.gateway.role_credentials import RoleCredentials
 from clary.gateway.routes import RouteTable
 from clary.gateway.runtime import Runtime
+from clary.gateway.streams import LONGEST_STREAM_S
 from clary.gateway.tunnels import Tunnels
 from clary.gateway.upstream import Upstream, sweep
 from clary.links import processes, upstream_proxy
@@ -108,6 +109,7 @@ class Gateway:
         acceptor.close()
         grace_s = self._settings.invocation_timeout_s + _STOP_MARGIN_S
         if self._quiet_s:
+            grace_s = max(grace_s, LONGEST_STREAM_S + _STOP_MARGIN_S)
             self._server.stop_accepting(self._quiet_s)
             self._inside.stop_accepting(self._quiet_s)
             await self._front.drain(self._quiet_s, grace_s)

@@ -29,7 +29,7 @@ from clary.gateway.watching import Answer, Watch
 from clary.links import captures
 from clary.links.captures import Header
 from clary.links.processes import ProcessIdentity
-from clary.telemetry.metrics import Recorder
+from clary.telemetry.metrics import Recorder, Series
 from clary.wire.heads import Head
 
 log = getLogger(__name__)
@@ -42,6 +42,7 @@ _CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 _INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
 _FLUSH_S = 1.0
 _LARGE = 32 << 10  # longer than this a line is made on the writer's thread
+_REMEMBERED = 1024
 _TELL_EVERY_S = 60.0
 _LEAST_FREE = 0.05  # of the disk
 
@@ -59,6 +60,7 @@ class Stream(NamedTuple):
 class _Batch:
     """What was noted of one stream since the last flush."""
 
+    stream: Stream
     items: list[bytes | Captured] = field(default_factory=list)
     size: int = 0
 
@@ -92,8 +94,9 @@ class Capturer:
         self._clock = clock
         self._chance = chance
         self._most_memory = most_memory_bytes
-        self._batches: dict[Stream, _Batch] = {}
+        self._batches: dict[tuple[str, int, str], _Batch] = {}
         self._noted_bytes = 0  # noted, and not written yet
+        self._series: dict[tuple[str, str, str, str, str], Series] = {}
         self._results: SimpleQueue[_Result] = SimpleQueue()
         self._writer = _Writer(
             directory, process, clock, self._results, most_spooled_bytes, rotate_s, rotate_bytes
@@ -125,30 +128,27 @@ class Capturer:
 
     def note(self, route: EndpointRoute, variant: str, captured: Captured) -> None:
         """Takes one sampled request in. Costs microseconds; drops it when too much waits already."""
-        stream = _stream(route, variant)
         size = captured.size
         if self._noted_bytes + size > self._most_memory:
-            self._count(stream, DROPPED, 1)
+            self.drop(route, variant)
             return
-        item = captured if size > _LARGE else line(captured, stream.capture)
-        batch = self._batches.get(stream)
+        known = (route.uid, route.generation, variant)
+        batch = self._batches.get(known)
         if batch is None:
-            batch = self._batches[stream] = _Batch()
+            batch = self._batches[known] = _Batch(_stream(route, variant))
+        item = captured if size > _LARGE else line(captured, batch.stream.capture)
         batch.items.append(item)
         batch.size += size
         self._noted_bytes += size
 
     def drop(self, route: EndpointRoute, variant: str) -> None:
-        """Counts a sampled request that is too long to be kept."""
+        """Counts a sampled request that cannot be kept."""
         self._count(_stream(route, variant), DROPPED, 1)
 
     def flush(self) -> None:
         """Hands what was noted to the writer."""
-        if self._batches:
-            batches, self._batches = self._batches, {}
-            self._writer.give(batches)
-        else:
-            self._writer.give({})  # files grow old without news, too
+        batches, self._batches = self._batches, {}
+        self._writer.give(list(batches.values()))  # files grow old without news, too
         self._take_results()
 
     def _tick(self) -> None:
@@ -162,14 +162,16 @@ class Capturer:
             self._count(result.stream, DROPPED if result.is_dropped else WRITTEN, result.records)
 
     def _count(self, stream: Stream, name: str, records: int) -> None:
-        self._recorder.series(
-            stream.key.account,
-            stream.key.region,
-            NAMESPACE,
-            name,
-            {"EndpointName": stream.endpoint, "VariantName": stream.variant},
-            "Count",
-        ).add(1.0, records)
+        known = (stream.key.account, stream.key.region, stream.endpoint, stream.variant, name)
+        series = self._series.get(known)
+        if series is None:  # kept: one for each request that is dropped would cost more than to capture it
+            if len(self._series) >= _REMEMBERED:
+                self._series.clear()
+            account, region, endpoint, variant, _ = known
+            dimensions = {"EndpointName": endpoint, "VariantName": variant}
+            series = self._recorder.series(account, region, NAMESPACE, name, dimensions, "Count")
+            self._series[known] = series
+        series.add(1.0, records)
 
 
 @dataclass(slots=True)
@@ -229,7 +231,7 @@ class _Writer:
         self._most_spooled = most_spooled_bytes
         self._rotate_s = rotate_s
         self._rotate_bytes = rotate_bytes
-        self._given: SimpleQueue[dict[Stream, _Batch] | None] = SimpleQueue()
+        self._given: SimpleQueue[list[_Batch] | None] = SimpleQueue()
         self._files: dict[Stream, _File] = {}
         self._told_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
@@ -237,7 +239,7 @@ class _Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def give(self, batches: dict[Stream, _Batch]) -> None:
+    def give(self, batches: list[_Batch]) -> None:
         self._given.put(batches)
 
     def close(self) -> None:
@@ -247,12 +249,13 @@ class _Writer:
     def _run(self) -> None:
         while (batches := self._given.get()) is not None:
             refusal = self._refusal() if batches else ""
-            for stream, batch in batches.items():
-                self._guarded(stream, batch, refusal)
-            self._rotate(lambda file: self._clock.monotonic() - file.began >= self._rotate_s)
+            for batch in batches:
+                self._guarded(batch, refusal)
+            self._rotate(self._is_due)
         self._rotate(lambda file: True)
 
-    def _guarded(self, stream: Stream, batch: _Batch, refusal: str) -> None:
+    def _guarded(self, batch: _Batch, refusal: str) -> None:
+        stream = batch.stream
         if not refusal:
             try:
                 self._write(stream, batch)
@@ -285,11 +288,8 @@ class _Writer:
             file = None
         if file is None:
             file = self._begin(stream, now)
-        for item in batch.items:
-            file.size += file.file.write(item if isinstance(item, bytes) else line(item, stream.capture))
-        file.file.flush()
-        if file.size >= self._rotate_bytes:
-            self._finish(stream)
+        lines = [item if isinstance(item, bytes) else line(item, stream.capture) for item in batch.items]
+        file.size += _append(file.file, b"".join(lines))
 
     def _begin(self, stream: Stream, now: datetime) -> _File:
         id_ = str(uuid.uuid4())
@@ -304,7 +304,7 @@ class _Writer:
             variant=stream.variant,
             kms_key_id=stream.capture.kms_key_id,
         )
-        file = path.open("xb")
+        file = path.open("xb", buffering=0)  # what a failed write leaves is cut off, not written later
         self._files[stream] = _File(path, file, _hour(now), self._clock.monotonic(), 0)
         captures.write_header(file, header)
         return self._files[stream]
@@ -316,7 +316,7 @@ class _Writer:
         file.path.rename(file.path.with_suffix(captures.READY))
 
     def _give_up(self, stream: Stream) -> None:
-        """After a failed write nobody knows where the file ends: what is whole of it is kept, nothing is added."""
+        """After a failed write: what was written before is kept, nothing is added."""
         file = self._files.pop(stream, None)
         if file is None:
             return
@@ -328,6 +328,10 @@ class _Writer:
             file.path.rename(file.path.with_suffix(captures.READY))
         except OSError as error:
             log.warning("a capture file stays behind", extra={"path": str(file.path), "error": str(error)})
+
+    def _is_due(self, file: _File) -> bool:
+        is_old = self._clock.monotonic() - file.began >= self._rotate_s
+        return is_old or file.size >= self._rotate_bytes
 
     def _rotate(self, is_due: Callable[[_File], bool]) -> None:
         for stream in [stream for stream, file in self._files.items() if is_due(file)]:
@@ -344,6 +348,19 @@ class _Writer:
                 "captured requests are dropped",
                 extra={"endpoint": stream.endpoint, "variant": stream.variant, "why": why},
             )
+
+
+def _append(file: BinaryIO, data: bytes) -> int:
+    """All of it, or, for OSError, none: what is counted as dropped must not be found in the bucket."""
+    end = file.tell()
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
+    return len(data)
 
 
 def _hour(moment: datetime) -> datetime:

@@ -7,13 +7,15 @@ is written is the header as it came, with its parameters.
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
 from clary.domain.routes import Capture
 
 EVENT_VERSION = "0"
+_BESIDE = 512  # a line's words and the objects around them: most of a small request's memory
 _PIECE = 48 << 10  # whole groups of three bytes, so that pieces of base64 can be put together
 
 
@@ -36,29 +38,57 @@ class Captured(NamedTuple):
 
     @property
     def size(self) -> int:
-        return len(self.request.data) + (len(self.answer.data) if self.answer else 0)
+        """What it takes to hold, about."""
+        bodies = len(self.request.data) + (len(self.answer.data) if self.answer else 0)
+        return bodies + len(self.custom_attributes) + _BESIDE
+
+
+class _Side(msgspec.Struct):
+    observedContentType: str
+    mode: str
+    data: str
+    encoding: str
+
+
+class _Data(msgspec.Struct, omit_defaults=True):
+    endpointInput: _Side | None = None
+    endpointOutput: _Side | None = None
+
+
+class _Event(msgspec.Struct, omit_defaults=True):
+    eventId: str
+    customAttributes: list[str] | None = None
+    inferenceId: str = ""
+    inferenceTime: str | None = None
+
+
+class _Line(msgspec.Struct):
+    captureData: _Data
+    eventMetadata: _Event
+    eventVersion: str
 
 
 def line(captured: Captured, capture: Capture) -> bytes:
-    """The line with its end."""
-    data: dict[str, Any] = {}
+    """The line with its end. Takes a few microseconds, which every captured request waits for."""
+    data = _Data()
     if capture.takes_input:
-        data["endpointInput"] = _side("INPUT", captured.request, capture)
+        data.endpointInput = _side("INPUT", captured.request, capture)
     if capture.takes_output and captured.answer is not None:
-        data["endpointOutput"] = _side("OUTPUT", captured.answer, capture)
-    event: dict[str, Any] = {"eventId": captured.event_id}
-    if captured.custom_attributes:
-        event["customAttributes"] = [captured.custom_attributes]
-    if captured.inference_id:
-        event["inferenceId"] = captured.inference_id
-    event["inferenceTime"] = f"{datetime.fromtimestamp(int(captured.at), UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return _encode({"captureData": data, "eventMetadata": event, "eventVersion": EVENT_VERSION}) + b"\n"
+        data.endpointOutput = _side("OUTPUT", captured.answer, capture)
+    attributes = [captured.custom_attributes] if captured.custom_attributes else None
+    event = _Event(captured.event_id, attributes, captured.inference_id, _second(int(captured.at)))
+    return _encode(_Line(data, event, EVENT_VERSION)) + b"\n"
 
 
 _encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 
-def _side(mode: str, payload: Payload, capture: Capture) -> dict[str, str]:
+@lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _side(mode: str, payload: Payload, capture: Capture) -> _Side:
     encoding = _encoding(payload.content_type, capture)
     text = ""
     if encoding != "BASE64":
@@ -68,12 +98,7 @@ def _side(mode: str, payload: Payload, capture: Capture) -> dict[str, str]:
             encoding = "BASE64"
     if encoding == "BASE64":
         text = _base64(payload.data)
-    return {
-        "observedContentType": payload.content_type,
-        "mode": mode,
-        "data": text,
-        "encoding": encoding,
-    }
+    return _Side(payload.content_type, mode, text, encoding)
 
 
 def _encoding(content_type: str, capture: Capture) -> str:

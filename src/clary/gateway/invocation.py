@@ -7,7 +7,7 @@ whatever is tried again goes on a connection of its own.
 Trying again, only while no byte of an answer has come:
   - no connection to the target, so it has seen nothing: any other target, whoever's code it runs;
   - a connection that had been idle ended: once on a new connection to the same target, which had most likely just
-    closed it;
+    closed it; when that one cannot be had, the target died and may have seen the request on the first;
   - a connection broke: once elsewhere for a built-in handler; user code may have acted already, so that is 503,
     which AWS clients repeat on their own (unless the setting `retry_user_code` says that it may be asked again).
 
@@ -52,6 +52,7 @@ class Invocation(Waiter):
     _content_type_name = b"Content-Type"
     _tried: tuple[TargetState, ...] = ()
     _has_failed_over = False
+    _is_sent_anew = False  # to the same target, which may have seen it before
     _problem = b""  # with a success that cannot be passed on
     _kept: Kept | None = None
     _connection: Connection | None = None
@@ -121,18 +122,20 @@ class Invocation(Waiter):
 
     def on_answer(self, head: AnswerHead, body: bytes) -> None:
         self._status = head.status
-        if not self._is_plain:
+        if self.tie is not None:
             self._take_answer(head, body)
             return
         if head.is_success:
             fields = b"%b%b\r\n%b" % (self._variant.fields, self._request_id.encode(), head.passed_on)
             self._exchange.respond(head.status, fields, body)
+            if self.watch is not None:
+                self.watch.on_end(self._variant.name, Answer(head.content_type, body))
         else:
             self._refuse(failed_model(self._endpoint, self._variant.container, head.status, body))
         self._finish()
 
     def _take_answer(self, head: AnswerHead, body: bytes) -> None:
-        """The same, for an invocation that more depends on, as if it had come in parts."""
+        """The same, for a session's, as if it had come in parts."""
         self._take_head(head.status, head.headers)
         self._parts = [body]
         self.on_complete()
@@ -184,8 +187,9 @@ class Invocation(Waiter):
             self._fail(unreadable_model(self._endpoint, self._variant.container))
         elif how is Broken.STALE and self._target not in self._tried:
             self._tried += (self._target,)
-            self._target.release()
+            self._is_sent_anew = True
             self._send(self._target, fresh=True)
+            self._target.release()  # not before: to whoever drains the target it would look idle
         else:
             self._fail_over(how)
 
@@ -207,7 +211,8 @@ class Invocation(Waiter):
 
     def _fail_over(self, how: Broken) -> None:
         """Tries another target where that is harmless, else says that the endpoint is not available."""
-        was_seen = how is not Broken.UNREACHABLE
+        was_seen = how is not Broken.UNREACHABLE or self._is_sent_anew
+        self._is_sent_anew = False
         self._target.release()
         if self._target not in self._tried:
             self._tried += (self._target,)

@@ -33,6 +33,11 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def age_s(identity: ProcessIdentity) -> float:
+    """Seconds since the process began, whether it still runs or not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_time / os.sysconf("SC_CLK_TCK")
+
+
 def current() -> ProcessIdentity:
     pid = os.getpid()
     began = start_time(pid)
@@ -74,6 +79,16 @@ def alive(path: Path) -> ProcessIdentity | None:
     """The process a pid file names, if it still runs."""
     identity = read(path)
     return identity if is_alive(identity) else None
+
+
+def heeds(identity: ProcessIdentity, number: signals.Signals) -> bool:
+    """Whether the process has a handler for this signal. Many end where they have none."""
+    try:
+        status = Path(f"/proc/{identity.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def signal(identity: ProcessIdentity | None, number: signals.Signals) -> bool:

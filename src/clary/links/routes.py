@@ -49,6 +49,7 @@ from clary.settings import Settings
 log = getLogger(__name__)
 
 _ACCEPT_AGAIN_S = 0.1
+_LOOK_S = 0.02
 _MOST_WITHDRAWN = 1000  # beyond it, those everybody has applied are forgotten
 
 
@@ -110,8 +111,10 @@ class RouteHub:
         on_metrics: Callable[[MetricBatch], None] = lambda batch: None,
         *,
         kill: Callable[[ProcessIdentity], None] = _kill,
+        starts_within_s: float = 10.0,
     ) -> None:
         self._settings = settings
+        self._starts_within_s = starts_within_s
         self._expected = expected_gateways or (lambda: running_gateways(settings))
         self._on_metrics = on_metrics
         self._kill = kill
@@ -230,15 +233,23 @@ class RouteHub:
             return self._book.remove(key)
 
     def _settle(self, version: int) -> None:
-        """Waits until every gateway has applied `version`; ends those that do not in time."""
+        """Waits until every gateway has applied `version`; ends those that do not in time.
+
+        One that is only starting gets the time that a start may take.
+        """
         deadline = time.monotonic() + self._settings.gateway_ack_timeout_s
         while late := self._without(lambda member: member.applied >= version):
             if self._closed:
                 raise RoutingError("control is stopping")
-            if time.monotonic() > deadline:
-                self._end_late(late)
-                return
-            self._pause(deadline)
+            overdue = [gateway for gateway in late if self._is_overdue(gateway, deadline)]
+            if overdue:
+                self._end_late(overdue)
+            else:
+                self._pause(time.monotonic() + _LOOK_S)
+
+    def _is_overdue(self, gateway: GatewayProcess, deadline: float) -> bool:
+        is_starting = processes.age_s(gateway.identity) < self._starts_within_s
+        return time.monotonic() > deadline and not is_starting
 
     def _end_late(self, late: Collection[GatewayProcess]) -> None:
         for gateway in late:
@@ -259,7 +270,7 @@ class RouteHub:
     def _pause(self, deadline: float) -> None:
         """Until something changed. Not for long: that a process has ended is no change anybody tells."""
         with self._changed:
-            self._changed.wait(min(max(deadline - time.monotonic(), 0.001), 0.02))
+            self._changed.wait(min(max(deadline - time.monotonic(), 0.001), _LOOK_S))
 
     def _begin_drain(self, ids: tuple[InstanceId, ...], timeout_s: float) -> _Draining:
         with self._changed:

@@ -7,17 +7,21 @@ works without any supervisor, from the pid files alone.
 
 from clary.supervisor.ending import stop_everything
 from clary.supervisor.ground import MOST_FILES, AlreadyRuns, CannotStart
-from clary.supervisor.leading import Supervisor
-from clary.supervisor.names import find_process, names_of, process_names, roles, settings_path
+from clary.supervisor.leading import ROLL, Supervisor
+from clary.supervisor.names import GATEWAY, find_process, names_of, process_names, roles, settings_path
+from clary.supervisor.rolling import retires
 
 __all__ = [
+    "GATEWAY",
     "MOST_FILES",
+    "ROLL",
     "AlreadyRuns",
     "CannotStart",
     "Supervisor",
     "find_process",
     "names_of",
     "process_names",
+    "retires",
     "roles",
     "settings_path",
     "stop_everything",

@@ -39,9 +39,12 @@ from clary.supervisor.names import (
     roles,
     settings_path,
 )
-from clary.supervisor.rolling import LOOK_S, Rolling, Watched
+from clary.supervisor.rolling import LOOK_S, Rolling, Watched, retire, retires
 
 log = logging.getLogger(__name__)
+
+ROLL = signal.SIGUSR1
+"""Asks for new processes. Not SIGHUP: a terminal that closes sends that one, and then nobody asked for anything."""
 
 LONGEST_RESTART_DELAY_S = 10.0
 STEADY_AFTER_S = 10.0  # a process that lived this long is restarted at once when it dies
@@ -63,7 +66,7 @@ class Supervisor:
 
     def start(self) -> bool:
         """Starts or adopts everything; True when something was adopted. Raises AlreadyRuns, CannotStart."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, ROLL):
             signal.signal(number, self._on_signal)
         allow_many_files()
         make_directories(self._wanted)
@@ -121,7 +124,7 @@ class Supervisor:
         return {name: watched.restarts for name, watched in self._watched.items() if watched.restarts}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
+        if number == ROLL:
             self._is_roll_wanted = True
         else:
             self._stopping = True
@@ -142,13 +145,16 @@ class Supervisor:
         self._watched = {role: Watched(role, role) for role in roles(found)}
 
     def _adopt(self) -> bool:
-        """Where a supervisor was killed while it replaced a gateway there are two: the later name is the successor
-        as often as not, and either will do. The other one retires."""
+        """Where a supervisor was killed while it replaced a gateway there are two. One that retires already accepts
+        nothing, so the other one stays; else either will do. The one that is left over retires."""
         for watched in self._watched.values():
-            for name in names_of(watched.role, self._wanted):
-                identity = find_process(self._wanted, name)
-                if identity is None:
-                    continue
+            found = [
+                (name, find_process(self._wanted, name)) for name in names_of(watched.role, self._wanted)
+            ]
+            there = [(name, identity) for name, identity in found if identity is not None]
+            if len(there) > 1:
+                there.sort(key=lambda one: retires(self._wanted, one[0]))
+            for name, identity in there:
                 if watched.identity is None:
                     watched.name = name
                     self._watch(watched, identity)
@@ -159,7 +165,7 @@ class Supervisor:
     def _let_retire(self, spare: Watched, identity: ProcessIdentity) -> None:
         self._watch(spare, identity)
         if spare.identity is not None:
-            processes.signal(identity, signal.SIGTERM)
+            retire(self._wanted, spare.name, identity)
             self._leaving.append(spare)
 
     def _socket_of_a_gateway(self) -> socket.socket | None:
@@ -180,6 +186,9 @@ class Supervisor:
         watched.started_at = time.monotonic()
         try:
             child = self._spawn(watched.name)
+        except BlockingIOError:  # a last thread of it is ending, or it runs and nobody knows its number
+            self._note_death(watched, "cannot start yet, the one before still holds its lock")
+            return
         except OSError as error:
             self._note_death(watched, f"could not be started: {error.strerror}")
             return

@@ -5,6 +5,7 @@ the gateway's other name, and accepts from the same socket before the old one is
 never refused, and those that are open get their answers. What cannot be replaced stays as it is.
 """
 
+import os
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ from clary.supervisor.names import GATEWAY, names_of
 
 READY_WITHIN_S = 60.0
 LOOK_S = 0.05
+_PATIENCE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Rolling:
     def _other(self, watched: Watched) -> Iterator[bool]:
         """The supervisor starts it again when it has ended."""
         old = watched.identity
-        watched.is_replaced = True
+        watched.is_replaced = old is not None
         processes.signal(old, signal.SIGTERM)
         deadline = time.monotonic() + READY_WITHIN_S + self._settings.stop_grace_s
         while watched.identity in (old, None) or not self._answers(watched.name):
@@ -95,17 +97,15 @@ class Rolling:
         old = Watched(watched.role, watched.name, watched.identity, watched.pidfd)
         watched.name, watched.identity, watched.pidfd = successor.name, successor.identity, successor.pidfd
         watched.started_at, watched.failures = successor.started_at, 0
-        if old.identity is None:
-            return
-        try:
-            door.ask_to_stop(self._settings.gateway_socket(_number(old.name)))
-        except OSError:  # it hangs, or ended just now
-            processes.signal(old.identity, signal.SIGTERM)
-        self._leave(old)
+        if old.identity is not None:
+            retire(self._settings, old.name, old.identity)
+            self._leave(old)
 
     def _is_ready(self, successor: Watched) -> bool:
         if not processes.is_alive(successor.identity):
-            successor.identity = None
+            if successor.identity is not None:
+                os.close(successor.pidfd)
+            successor.identity, successor.pidfd = None, -1
             return False
         with suppress(OSError):
             return not door.ask_state(self._settings.gateway_socket(_number(successor.name))).is_stopping
@@ -114,11 +114,27 @@ class Rolling:
     def _answers(self, name: str) -> bool:
         path = {"control": self._settings.control_socket, "host": self._settings.host_socket}[name]
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_PATIENCE_S)  # one that hangs has a full queue, and connecting would wait for it
             try:
                 sock.connect(str(path))
             except OSError:
                 return False
         return True
+
+
+def retire(settings: Settings, name: str, identity: ProcessIdentity) -> None:
+    """Has a gateway go without a client noticing; another one accepts already."""
+    try:
+        door.ask_to_stop(settings.gateway_socket(_number(name)))
+    except OSError:  # it hangs, or ended just now
+        processes.signal(identity, signal.SIGTERM)
+
+
+def retires(settings: Settings, name: str) -> bool:
+    """Whether the gateway takes no new connections any more."""
+    with suppress(OSError):
+        return door.ask_state(settings.gateway_socket(_number(name))).is_stopping
+    return False
 
 
 def _number(name: str) -> int:

@@ -1,6 +1,7 @@
 """From a noted request to the object in its bucket, through the files between gateway and control."""
 
 import asyncio
+import errno
 import json
 import os
 from collections import Counter
@@ -8,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.domain.routes import Capture, EndpointKey, EndpointRoute
-from clary.gateway.capture import DROPPED, WRITTEN, Capturer
+from clary.gateway.capture import DROPPED, WRITTEN, Capturer, Stream, _Writer
 from clary.gateway.capture_lines import Captured, Payload
 from clary.links import captures, processes
 from clary.links.captures import Header
@@ -148,11 +149,64 @@ def test_G01_what_does_not_fit_is_dropped_and_counted(world: World, limits: dict
     assert world.counted() == {DROPPED: 2}
 
 
+def test_G01_what_is_dropped_makes_one_metric_point_however_much_it_is(world: World) -> None:
+    world.capture(*(captured(number) for number in range(100)), most_memory_bytes=0)
+    batch = world.recorder.drain()
+    assert batch is not None
+    assert [(point.name, point.sum) for point in batch.points] == [(DROPPED, 100)]
+
+
+def test_G01_many_small_requests_are_no_way_round_the_limit(world: World) -> None:
+    """What is noted of a request takes memory even where its bodies are next to nothing."""
+    world.capture(*(captured(number) for number in range(100)), most_memory_bytes=10_000)
+    counts = world.counted()
+    assert counts[DROPPED] + counts[WRITTEN] == 100
+    assert counts[WRITTEN] <= 20
+
+
 def test_G01_a_disk_that_fails_costs_captures_and_nothing_else(world: World) -> None:
     world.spool.rmdir()
     world.spool.write_text("in the way")
     world.capture(captured(1), captured(2), captured(3))
     assert world.counted() == {DROPPED: 3}
+
+
+def test_G01_what_a_full_disk_cuts_off_is_dropped_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of a batch is written when the disk is full. Each request is in the bucket or counted, never both."""
+    begin = _Writer._begin
+
+    def on_a_full_disk(self: _Writer, stream: Stream, now: datetime) -> Any:
+        file = begin(self, stream, now)
+        file.file = cast(BinaryIO, _FullAfter(700, file.file))
+        return file
+
+    monkeypatch.setattr(_Writer, "_begin", on_a_full_disk)
+    world.capture(*(captured(number) for number in range(10)))
+    world.shipping.ship()
+    kept = sum(len(lines) for lines in world.objects().values())
+    counts = world.counted()
+    assert (kept, counts[DROPPED]) == (counts[WRITTEN], 10 - kept)
+    assert counts[DROPPED]
+
+
+class _FullAfter:
+    """A file on a disk that has room for so many bytes."""
+
+    def __init__(self, room: int, file: BinaryIO) -> None:
+        self._room = room
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._file.write(data[: self._room])
+        self._room -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def test_G01_a_missing_bucket_is_waited_for_and_then_given_up(world: World) -> None:

@@ -80,6 +80,58 @@ def test_H10_user_code_is_asked_again_only_where_the_operator_says_so(may: bool,
     story(work)
 
 
+@pytest.mark.parametrize(
+    ("is_built_in", "asked"), [(False, ["i-1", "i-1"]), (True, ["i-1", "i-1", "i-2", "i-2"])]
+)
+def test_H10_a_request_that_kills_instances_does_not_go_from_one_to_the_next(
+    is_built_in: bool, asked: list[str]
+) -> None:
+    """Its connection had been used, and when it ended nobody listens any more: the instance may have seen it."""
+
+    async def work() -> None:
+        world = World()
+        world.publish(variant("A", "i-1", "i-2", "i-3", retries_elsewhere=is_built_in))
+        answer = world.ask()
+        for _ in asked:
+            sent = world.sent[-1]
+            sent.break_off(Broken.UNREACHABLE if sent.is_fresh else Broken.STALE)
+        assert answer.status == 503
+        assert [sent.target.instance_id for sent in world.sent] == asked
+
+    story(work)
+
+
+def test_H10_an_instance_that_was_never_reached_does_not_count_as_a_second_try() -> None:
+    async def work() -> None:
+        world = World()
+        world.publish(variant("A", "i-1", "i-2", "i-3"))
+        answer = world.ask()
+        for how in (Broken.STALE, Broken.UNREACHABLE, Broken.UNREACHABLE):
+            world.sent[-1].break_off(how)
+        world.sent[-1].answer()
+        assert answer.status == 200
+        assert [sent.target.instance_id for sent in world.sent] == ["i-1", "i-1", "i-2", "i-3"]
+
+    story(work)
+
+
+def test_U03_an_instance_is_not_idle_while_a_request_is_sent_there_anew() -> None:
+    async def work() -> None:
+        world = World()
+        world.publish(variant("A", "i-1"))
+        world.ask()
+        world.publish(variant("A", "i-2"))  # i-1 is drained
+        told: list[bool] = []
+        world.table.when_idle([world.sent[0].target.instance_id], lambda: told.append(True))
+        world.sent[0].break_off(Broken.STALE)
+        assert world.sent[1].is_fresh
+        assert told == []
+        world.sent[1].answer()
+        assert told == [True]
+
+    story(work)
+
+
 def test_H10_an_instance_that_keeps_breaking_is_passed_over() -> None:
     async def work() -> None:
         world = World()
