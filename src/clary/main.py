@@ -9,9 +9,7 @@ import asyncio
 import functools
 import gc
 import logging
-import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,7 +29,7 @@ from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver
 from clary.drivers.local import LocalDriver
-from clary.links import hosts, processes
+from clary.links import hosts, priorities, processes
 from clary.links.captures import Header
 from clary.links.hosts import HostClient
 from clary.links.metrics import MetricBatch
@@ -41,6 +39,7 @@ from clary.reconcilers.alarm import AlarmWatch
 from clary.reconcilers.alarm_notices import AlarmNotices
 from clary.reconcilers.base import Runner
 from clary.reconcilers.captures import CaptureShipping
+from clary.reconcilers.chores import Chore, Chores, Cleaning, HostMetrics
 from clary.reconcilers.endpoint import EndpointReconciler
 from clary.reconcilers.notice import HttpSender, NoticeReconciler
 from clary.reconcilers.scaling import ScalableTargetReconciler
@@ -48,7 +47,6 @@ from clary.reconcilers.scaling_action import ScalingAction
 from clary.services import application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts
 from clary.services import clary as admin
 from clary.services.authorization import Authorization
-from clary.services.sagemaker.deployment_records import forget_old
 from clary.settings import Settings
 from clary.store import Resource, Store
 from clary.store.alarms import AlarmAction
@@ -70,7 +68,6 @@ log = logging.getLogger("clary.control")
 _CLEAN_EVERY_S = 86_400.0
 _SHIP_EVERY_S = 2.0
 _GIVES_WAY_BY = 5
-_SESSION_TRIES = 10
 
 SERVICES = (admin, application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
@@ -132,7 +129,13 @@ class Control:
             self._store, self._metrics, clock, self._alarm_actions, alarm_timing(found.alarm_timing)
         )
         self._captures = CaptureShipping(found.captures_dir, self._blobs, clock, self._count_lost_captures)
-        self._closing = threading.Event()
+        host_metrics = HostMetrics(self._host, self._metrics)
+        cleaning = Cleaning(self._store, self._blobs, clock, timedelta(seconds=found.upload_keep_s))
+        self._chores = Chores(
+            Chore("host-metrics", found.telemetry_interval_s, host_metrics.collect),
+            Chore("captures", _SHIP_EVERY_S, lambda: self._captures.ship()),
+            Chore("cleaning", _CLEAN_EVERY_S, cleaning.clean, is_due_at_start=True),
+        )
 
     @functools.cached_property
     def _models(self) -> ServiceModels:
@@ -207,19 +210,17 @@ class Control:
         self._runner.start()
         self._alarms.start()
         server = await wire.serve(self._settings.control_socket)
-        threading.Thread(target=self._collect_metrics, name="host-metrics", daemon=True).start()
-        threading.Thread(target=self._ship_captures, name="captures", daemon=True).start()
-        threading.Thread(target=self._clean, name="cleaning", daemon=True).start()
+        self._chores.start()
         gc.freeze()  # what start-up made stays: it need not be looked at again
         log.info("control is ready", extra={"socket": str(self._settings.control_socket)})
         await stop.wait()
-        self._closing.set()
         wire.stop_holding()
         await server.close(self._settings.stop_grace_s)
         wire.close()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._chores.stop()
         self._alarms.stop()
         self._runner.stop()
         self._hub.close()
@@ -237,28 +238,6 @@ class Control:
         if orphans:
             log.warning("routes without an endpoint are withdrawn", extra={"count": len(orphans)})
             self._hub.withdraw(*orphans)
-
-    def _collect_metrics(self) -> None:
-        """Fetches what the host measured. Acknowledged only when it is stored; the host keeps it until then."""
-        source, sequence = "", 0
-        while not self._closing.wait(self._settings.telemetry_interval_s):
-            try:
-                for batch in self._host.call(
-                    "take_metrics", hosts.TakeMetrics(source, sequence), list[MetricBatch]
-                ):
-                    self._metrics.ingest(batch)
-                    source, sequence = batch.source, batch.sequence
-            except (hosts.HostError, hosts.HostUnavailable) as error:
-                log.info("the host's metrics could not be had", extra={"error": str(error)})
-            except Exception:  # the store's disk is full, say: the host keeps what was not acknowledged
-                log.exception("the host's metrics were not stored")
-
-    def _ship_captures(self) -> None:
-        while not self._closing.wait(_SHIP_EVERY_S):
-            try:
-                self._captures.ship()
-            except Exception:  # the files stay, and are tried again
-                log.exception("captured requests could not be put into their buckets")
 
     def _count_lost_captures(self, header: Header, records: int) -> None:
         log.warning(
@@ -284,19 +263,6 @@ class Control:
             self._metrics.put(batch.points if batch is not None else ())
         except Exception:  # what was counted is done, whether or not its metric can be stored
             log.exception("a metric could not be stored", extra={"metric": name})
-
-    def _clean(self) -> None:
-        """At the start and once a day: what nobody will finish any more."""
-        while not self._closing.is_set():
-            try:
-                ended = self._blobs.abort_older(timedelta(seconds=self._settings.upload_keep_s))
-                if ended:
-                    log.info("uploads that nobody completed are ended", extra={"count": ended})
-                if forgotten := forget_old(self._store, self._clock.now()):
-                    log.info("old deployment records are forgotten", extra={"count": forgotten})
-            except Exception:  # tomorrow is another day
-                log.exception("cleaning failed")
-            self._closing.wait(_CLEAN_EVERY_S)
 
     def _ingest(self, batch: MetricBatch) -> None:
         self._metrics.ingest(batch)
@@ -361,29 +327,8 @@ def main() -> None:
     found = settings.read(parser.parse_args().settings)
     server_log.configure(found.log_level)
     processes.record(found.run_dir / "control.pid.json")
-    _give_way()
+    priorities.give_way(_GIVES_WAY_BY)  # serving goes first
     uvloop.run(Control(found, SystemClock()).run())
-
-
-def _give_way() -> None:
-    """Serving goes first: where processors are short, gateways and instances get them before control does.
-
-    Where Linux shares them out among sessions, a process's own niceness counts only inside its session, so the
-    session's is set too.
-    """
-    os.nice(_GIVES_WAY_BY)
-    if os.getsid(0) != os.getpid():
-        return  # started by hand: the session is somebody else's
-    for _ in range(_SESSION_TRIES):
-        try:
-            Path("/proc/self/autogroup").write_text(str(_GIVES_WAY_BY))
-            return
-        except BlockingIOError:  # ten times a second, for all unprivileged users together
-            time.sleep(0.1)
-        except OSError as error:
-            log.info("sessions have no priorities here", extra={"error": str(error)})
-            return
-    log.warning("the session's priority could not be set")
 
 
 def _new_uid() -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from clary.domain.clock import Clock
 from clary.domain.scaling import (
@@ -14,7 +15,19 @@ from clary.domain.scaling import (
     ScalableTarget,
     activities_parent,
 )
-from clary.store import Resource, Transaction
+from clary.store import Resource, Store, Transaction
+
+
+def forget_old(store: Store, now: datetime) -> int:
+    """Takes away the activities that are too old to be kept, of endpoints that are gone as well; how many."""
+    with store.read() as tx:
+        everything = tx.resources.all(SCALING_ACTIVITY_KIND)
+        old = [each.uid for each in everything if each.created_at < now - ACTIVITIES_KEPT_FOR]
+    if old:
+        with store.write() as tx:
+            for uid in old:
+                tx.resources.delete(uid)
+    return len(old)
 
 
 class Journal:

@@ -105,6 +105,11 @@ class AlarmHistory:
         rows = self._connection.execute(sa.select(*columns).where(*where).order_by(*order).limit(query.limit))
         return [HistoryItem(*row[:3], from_micros(row[3]), *row[4:]) for row in rows]
 
+    def forget_old(self) -> int:
+        """Takes away what is too old to be shown, of alarms that are gone as well; how much that was."""
+        limit = to_micros(self._clock.now() - KEPT_FOR)
+        return self._connection.execute(tables.alarm_history.delete().where(_H.at <= limit)).rowcount
+
     def _forget(self, account: str, region: str, alarm: str, now: datetime) -> None:
         same = (_H.account == account, _H.region == region, _H.alarm == alarm)
         edge = sa.select(_H.id).where(*same).order_by(_H.id.desc()).offset(KEPT).limit(1).scalar_subquery()

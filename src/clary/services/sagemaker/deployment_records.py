@@ -1,22 +1,20 @@
 """Deployment records: who asked for what, written in the transaction that begins the deployment.
 
 What became of it is appended by the endpoint's reconciler. Records outlive their endpoint, under its ARN; the newest
-`KEPT` of a name are kept, and those of endpoints that are gone for `KEPT_FOR`.
+`KEPT` of a name are kept.
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from clary.domain.arns import sagemaker_arn
 from clary.domain.deployments import DEPLOYMENT_KIND, DeploymentRecord, DeploymentRequest
 from clary.domain.differences import differences
 from clary.domain.endpoints import EndpointSpec, Fleet
-from clary.domain.resources import ENDPOINT
-from clary.store import Resource, Store, Transaction
+from clary.store import Resource, Transaction
 from clary.wire.operations import Call
 
 KEPT = 50
-KEPT_FOR = timedelta(days=30)
 
 
 def open_record(
@@ -52,26 +50,6 @@ def open_record(
         state=DeploymentRecord(),
         parent=endpoint.arn,
     )
-
-
-def forget_old(store: Store, now: datetime) -> int:
-    """Takes the old records of endpoints that are gone away; how many those were."""
-    with store.read() as tx:
-        old = [
-            record
-            for record in tx.resources.all(DEPLOYMENT_KIND)
-            if record.modified_at < now - KEPT_FOR and not _has_endpoint(tx, record)
-        ]
-    if old:
-        with store.write() as tx:
-            for record in old:
-                tx.resources.delete(record.uid)
-    return len(old)
-
-
-def _has_endpoint(tx: Transaction, record: Resource) -> bool:
-    name = record.name.partition("/")[0]
-    return tx.resources.find(record.account, record.region, ENDPOINT.name, name) is not None
 
 
 def _supersede(tx: Transaction, record: Resource, at: datetime) -> None:
