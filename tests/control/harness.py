@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.blobs.base import NoSuchKey, ObjectInfo, ObjectPage
-from clary.domain.alarms import ALARM_KIND
+from clary.domain.alarms import ALARM_KIND, AlarmState
 from clary.domain.deployments import DEPLOYMENT_KIND, DeploymentPolicy, DeploymentRecord
 from clary.domain.endpoints import EndpointSpec
 from clary.domain.instances import Failure, InstanceId, InstanceStatus
@@ -184,8 +184,10 @@ class Control:
         """Puts an alarm, or its state."""
         with self.store.write() as tx:
             found = tx.resources.find(self.account, self.region, ALARM_KIND, name)
+            now = self.clock.now()
+            state = AlarmState(f"{name} was set to {status}.", "", now, now, now)
             if found is not None:
-                tx.resources.update(found, status=status)
+                tx.resources.update(found, status=status, state=state)
                 return
             tx.resources.insert(
                 uid=self.ids(),
@@ -196,6 +198,7 @@ class Control:
                 name=name,
                 status=status,
                 spec={},
+                state=state,
             )
 
     def record(self, name: str = "e") -> tuple[str, DeploymentRecord]:

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from unittest.mock import patch
 
 from clary.domain import rollout, shifting, updating, watching
-from clary.domain.alarms import ALARM_KIND
+from clary.domain.alarms import ALARM_KIND, AlarmState
 from clary.domain.deployments import (
     AT_ONCE,
     DEPLOYMENT_KIND,
@@ -418,8 +418,10 @@ class Story:
         with self.store.write() as tx:
             tx.resources.insert(UID, "endpoint", "e", "Creating", spec, EndpointState())
             if self.dice.random() < 0.8:
+                now = self.clock.now()
                 for name in ("errors", "latency"):
-                    tx.resources.insert(name, ALARM_KIND, name, "OK", {}, {})
+                    state = AlarmState("as it was drawn", "", now, now, now)
+                    tx.resources.insert(name, ALARM_KIND, name, "OK", {}, state)
                     self.alarms[name] = "OK"
         self._open_record(fleet, spec.policy)
         self._wish()

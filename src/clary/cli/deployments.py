@@ -84,7 +84,8 @@ def _step(step: Mapping[str, Any], label: str, deployment: Mapping[str, Any]) ->
         text = told(value)
         if not text or text in known:
             continue
-        known.add(text)
+        if isinstance(value, str):  # a reason, say; equal numbers of two things are two things
+            known.add(text)
         if isinstance(value, list) and name.endswith("tail"):
             long += [f"| {line}" for line in value]
         elif len(text) > WIDTH // 2:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -85,12 +86,18 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
         return "no endpoints"
     rows = []
     for endpoint in endpoints:
-        ready = sum(variant["Ready"] for variant in endpoint["Variants"])
+        known = [variant["Ready"] for variant in endpoint["Variants"] if "Ready" in variant]
+        ready = sum(known) if known else "?"  # control is of an older version, before `clary restart`
         wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
         reason = endpoint.get("FailureReason", "")
-        note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else reason[:60]
+        note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else _short(reason)
         rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", endpoint["Config"], note))
     return table(("endpoint", "status", "ready", "config", ""), rows)
+
+
+def _short(reason: str) -> str:
+    """Its first sentence, as far as there is room: `clary why` has the rest."""
+    return textwrap.shorten(reason.partition("\n")[0], 100, placeholder=" …")
 
 
 def deploying(deployment: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ def lines(story: Mapping[str, Any]) -> list[str]:
         shown += ["", *_instances(instances)]
     shown += ["", *(_event(event) for event in story["Events"])]
     if tail := story.get("LogTail"):
-        shown += ["", "the last lines it wrote:", *(f"  | {line}" for line in tail)]
+        whose = story.get("LogStream", story["Name"])
+        shown += ["", f"the last lines of {whose}:", *(f"  | {line}" for line in tail)]
     if following := story.get("Next"):
         shown += ["", "next:", *(f"  {command}" for command in following)]
     return shown
@@ -41,10 +42,18 @@ def lines(story: Mapping[str, Any]) -> list[str]:
 
 def _instances(instances: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
-        (i["Id"], i["Variant"], i.get("Zone", ""), i["Phase"] if i["Wanted"] else f"{i['Phase']}, not wanted")
+        (
+            i["Id"],
+            i["Variant"],
+            i.get("Config", ""),
+            i.get("Zone", ""),
+            i["Phase"] if i["Wanted"] else f"{i['Phase']}, not wanted",
+        )
         for i in instances
     ]
-    return [f"  {line}" for line in table(("instance", "variant", "zone", "phase"), rows).split("\n")]
+    return [
+        f"  {line}" for line in table(("instance", "variant", "config", "zone", "phase"), rows).split("\n")
+    ]
 
 
 def deploying(deployment: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ newest N decide and nothing is made up for the others. Otherwise `missing_data` 
 **Windows.** In AWS's timing a period of a minute or more ends on a whole minute, and is looked at some seconds
 later. The fast timing looks at trailing periods, which end at any multiple of five seconds: the grain in which
 metrics are kept. Reporters send every five seconds, so the newest windows are still filling when they are looked at.
-A window counts as complete when every reporter had its time. Only greater-than alarms are also shown the
-newest windows: what is still to come can only raise a sum, while half a minute's sum would fall below a threshold
-by itself; and a value that no longer crosses because half of it is not there yet is not taken for an answer.
+A window counts as complete when every reporter had its time. Only greater-than alarms of sums, counts and maxima are
+also shown the newest windows: what is still to come can only raise those, while half a minute's sum would fall below a
+threshold by itself, and an average may be one reporter's single bad answer whose many good ones are yet to be
+reported. A value that no longer crosses because half of it is not there yet is not taken for an answer.
 """
 
 import json
@@ -86,8 +87,9 @@ def newest_range(spec: AlarmSpec, now: float) -> Range:
 
 
 def shows_newest(spec: AlarmSpec, timing: Timing) -> bool:
-    """Whether the alarm may also go by what is still filling."""
-    return timing == "fast" and spec.comparison.startswith("Greater")
+    """Whether the alarm may also go by what is still filling: where more data can only bring it nearer."""
+    grows = spec.statistic in ("Sum", "SampleCount", "Maximum")
+    return timing == "fast" and grows and spec.comparison.startswith("Greater")
 
 
 def look(

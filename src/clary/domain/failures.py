@@ -43,12 +43,17 @@ def capacity_problem(
     return Problem(_fit(_CAPACITY, evidence, (), command), variant.name, failure=failure)
 
 
-def alarm_problem(endpoint_name: str, alarms: Mapping[str, str], command_options: str = "") -> Problem:
-    """The problem of an update whose alarms (name → state) say no."""
+def alarm_problem(
+    endpoint_name: str,
+    alarms: Mapping[str, str],
+    command_options: str = "",
+    reasons: Mapping[str, str] | None = None,
+) -> Problem:
+    """The problem of an update whose alarms (name → state, name → why it is in it) say no."""
     sentence = "Deployment failed: one or more alarms configured for the deployment are in ALARM state."
     if "ALARM" not in alarms.values():
         sentence = "Deployment failed: one or more alarms configured for the deployment no longer exist."
-    states = "; ".join(f"alarm {name}: {state}" for name, state in alarms.items())
+    states = "; ".join(_alarm_told(name, state, (reasons or {}).get(name)) for name, state in alarms.items())
     evidence = f"{states[:1].upper()}{states[1:]}."
     return Problem(
         _fit(sentence, evidence, (), _command(endpoint_name, command_options)),
@@ -130,6 +135,10 @@ def _mebibytes(size: int) -> str:
 
 def _command(endpoint_name: str, options: str) -> str:
     return f"Run: clary why {endpoint_name}{options}"
+
+
+def _alarm_told(name: str, state: str, reason: str | None) -> str:
+    return f"alarm {name}: {state}" + (f" ({reason.rstrip('.')})" if reason else "")
 
 
 def _fit(sentence: str, evidence: str, log_tail: tuple[str, ...], command: str) -> str:

@@ -18,7 +18,7 @@ SAFETY_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Seen:
     """Everything a decision may depend on. `alarms` holds the states of those the deployment is watched by; one
-    that does not exist is missing there."""
+    that does not exist is missing there. `alarm_reasons` says why they are in them."""
 
     name: str
     status: str
@@ -29,6 +29,7 @@ class Seen:
     now: datetime
     accelerators: int = 0
     alarms: Mapping[str, str] = field(default_factory=dict)
+    alarm_reasons: Mapping[str, str] = field(default_factory=dict)
     command_options: str = ""  # for the `clary` command that a failure reason names
 
     @property

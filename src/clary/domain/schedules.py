@@ -95,12 +95,28 @@ def last_time(
     schedule: Schedule, after: datetime, until: datetime, zone: ZoneInfo, anchor: datetime
 ) -> datetime | None:
     """The newest time after `after` and not later than `until`: what was missed counts once."""
-    newest = None
-    while (due := next_time(schedule, newest or after, zone, anchor)) is not None and due <= until:
-        newest = due
-        if isinstance(schedule, Rate):  # no need to go through all of them
-            newest = due + (until - due) // schedule.every * schedule.every
-    return newest
+    if isinstance(schedule, Cron):
+        return _last_local(schedule, after, until, zone)
+    due = next_time(schedule, after, zone, anchor)
+    if due is None or due > until:
+        return None
+    return due + (until - due) // schedule.every * schedule.every if isinstance(schedule, Rate) else due
+
+
+def _last_local(cron: Cron, after: datetime, until: datetime, zone: ZoneInfo) -> datetime | None:
+    """Looked for from the end, further and further back: a minute's schedule may have been missed for months."""
+    back = timedelta(hours=1)
+    while True:
+        start = max(after, until - back)
+        newest = None
+        for local in _local_times(cron, start.astimezone(zone)):
+            due = _instant(local, zone)
+            if due > until:
+                break
+            newest = due if due > start else newest
+        if newest is not None or start == after:
+            return newest
+        back *= 8
 
 
 def _instant(local: datetime, zone: ZoneInfo) -> datetime:

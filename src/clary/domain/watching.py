@@ -79,7 +79,7 @@ def alarm_states(seen: Seen) -> dict[str, str]:
 
 def _alarm(seen: Seen) -> Problem | None:
     bad = {name: state for name, state in alarm_states(seen).items() if state in ("ALARM", "deleted")}
-    return alarm_problem(seen.name, bad, seen.command_options) if bad else None
+    return alarm_problem(seen.name, bad, seen.command_options, seen.alarm_reasons) if bad else None
 
 
 def _overdue(seen: Seen, deployment: Deployment) -> Problem | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from clary.domain.alarms import ALARM_KIND
+from clary.domain.alarms import ALARM_KIND, AlarmState
 from clary.domain.clock import Clock
 from clary.domain.deployments import DeploymentStep, Verdict
 from clary.domain.endpoints import EndpointSpec, EndpointState, endpoint_key, instance_spec
@@ -52,6 +52,7 @@ class _Loaded:
     rows: tuple[InstanceRow, ...]
     statuses: Mapping[InstanceId, InstanceStatus]
     alarms: Mapping[str, str]
+    alarm_reasons: Mapping[str, str]
 
     @property
     def key(self) -> EndpointKey:
@@ -127,6 +128,7 @@ class EndpointReconciler:
             now=self._clock.now(),
             accelerators=self._driver.abilities.accelerators,
             alarms=loaded.alarms,
+            alarm_reasons=loaded.alarm_reasons,
             command_options=self._command_options,
         )
 
@@ -135,11 +137,19 @@ class EndpointReconciler:
             resource = tx.resources.get(uid)
             rows = tuple(tx.instances.of(uid))
             spec = None if resource is None else resource.spec_as(EndpointSpec)
-            alarms = {} if resource is None or spec is None else _alarm_states(tx, resource, spec)
+            alarms = [] if resource is None or spec is None else _alarms(tx, resource, spec)
         if resource is None or spec is None:
             return None
         statuses = self._driver.inspect([row.id for row in rows]) if rows else {}
-        return _Loaded(resource, spec, resource.state_as(EndpointState), rows, statuses, alarms)
+        return _Loaded(
+            resource,
+            spec,
+            resource.state_as(EndpointState),
+            rows,
+            statuses,
+            alarms={alarm.name: alarm.status for alarm in alarms},
+            alarm_reasons={alarm.name: alarm.state_as(AlarmState).reason for alarm in alarms},
+        )
 
     def _route(self, lease: Lease, loaded: _Loaded, wanted: Traffic | None) -> _Loaded:
         """Has every gateway know the route (or that there is none). What is returned is not yet stored."""
@@ -213,7 +223,7 @@ class EndpointReconciler:
             tx.instances.retire(plan.retire)
             self._note(tx, loaded, state, plan, changed)
             rows = tuple(tx.instances.of(resource.uid))
-        if plan.outcome in _VERDICTS:
+        if plan.outcome in _VERDICTS and _record_id(loaded, state):
             self._tell(resource, _VERDICTS[plan.outcome])
         return replace(loaded, resource=resource, spec=spec, state=state, rows=rows)
 
@@ -339,16 +349,16 @@ def _record_id(loaded: _Loaded, state: EndpointState) -> str:
     return loaded.spec.deployment_id if is_creation else ""
 
 
-def _alarm_states(tx: Transaction, endpoint: Resource, spec: EndpointSpec) -> dict[str, str]:
-    """The states of the alarms that watch the update under way. Their names keep their case."""
+def _alarms(tx: Transaction, endpoint: Resource, spec: EndpointSpec) -> list[Resource]:
+    """Those that watch the update under way. Their names keep their case."""
     if endpoint.status != "Updating":
-        return {}
-    found = {}
-    for name in spec.policy.alarms:
-        alarm = tx.resources.find(endpoint.account, endpoint.region, ALARM_KIND, name)
-        if alarm is not None and alarm.name == name:
-            found[name] = alarm.status
-    return found
+        return []
+    found = (
+        tx.resources.find(endpoint.account, endpoint.region, ALARM_KIND, name) for name in spec.policy.alarms
+    )
+    return [
+        alarm for alarm, name in zip(found, spec.policy.alarms, strict=True) if alarm and alarm.name == name
+    ]
 
 
 def _traffic(route: EndpointRoute) -> Traffic:

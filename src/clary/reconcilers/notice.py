@@ -7,9 +7,11 @@ One endpoint that hangs holds up nobody but itself: only `AT_ONCE` workers wait 
 import base64
 import http.client
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -148,7 +150,10 @@ class NoticeReconciler:
 
 @dataclass(frozen=True, slots=True)
 class HttpSender:
-    """Posts over HTTP, without following redirects. 4xx is final but for 408 and 429, as on AWS."""
+    """Posts over HTTP, without following redirects. 4xx is final but for 408 and 429, as on AWS.
+
+    The time-out is one for the whole exchange: an endpoint that answers a byte at a time does not get another for each.
+    """
 
     timeout_s: float = TIMEOUT_S
 
@@ -156,13 +161,16 @@ class HttpSender:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection = self._connection(parts.scheme, parts.hostname or "", parts.port)
+        cut_off = threading.Timer(self.timeout_s, _cut_off, [connection])
+        cut_off.start()
         try:
             headers = {**request.headers, **_credentials(parts.username, parts.password)}
             connection.request("POST", target, body=request.body, headers=headers)
             status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:  # no host can have some names
             raise Undelivered(f"{type(error).__name__}: {error}") from error
         finally:
+            cut_off.cancel()
             connection.close()
         if not 200 <= status < 300:
             is_final = 300 <= status < 500 and status not in (408, 429)
@@ -173,6 +181,13 @@ class HttpSender:
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=context)
         return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
+
+
+def _cut_off(connection: http.client.HTTPConnection) -> None:
+    """Whoever waits for the endpoint learns that it is gone. Where nothing is connected yet, connecting ends itself."""
+    if (sock := connection.sock) is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _credentials(user: str | None, password: str | None) -> dict[str, str]:

@@ -34,6 +34,10 @@ _READERS = 8
 _SQLITE_IOERR, _SQLITE_FULL = 10, 13
 
 
+class StoreTooNew(Exception):
+    """What is stored is of a later version, which alone can read it."""
+
+
 class Transaction:
     """The tables, inside one transaction. It is of no use once its `with` block has ended."""
 
@@ -132,6 +136,11 @@ def _migrate(connection: sa.Connection) -> None:
         found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         if found == HEAD:
             return
+        if found is not None and found > HEAD:
+            raise StoreTooNew(
+                f"the store was written by a newer version of Clary: its revision is {found}, and this version knows "
+                f"those up to {HEAD}. Run the newer version; nothing was changed"
+            )
     # Alembic is loaded only where there is something to do: it costs 20 MB and a quarter of a second.
     from alembic import command
     from alembic.config import Config

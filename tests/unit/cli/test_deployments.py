@@ -45,7 +45,8 @@ ROLLED_BACK = CREATION | {
     "Reason": "an alarm went off\nRun: clary why shop",
     "Steps": [
         {"At": "2026-11-21T09:00:02.250000+00:00", "Step": "baking",
-         "Evidence": {"ready": {"AllTraffic": 2}, "alarms": {"shop-5xx": "OK"}, "nothing": ""}},
+         "Evidence": {"ready": {"AllTraffic": 2}, "kept": {"AllTraffic": 2}, "alarms": {"shop-5xx": "OK"},
+                      "nothing": ""}},
         {"At": "2026-11-21T09:01:00+00:00", "Step": "failed", "Evidence": {"log_tail": ["one", "two"]}},
     ],
 }  # fmt: skip
@@ -60,7 +61,7 @@ def test_Z03_a_table_then_the_newest_in_full() -> None:
     assert "canary, 10 % at first; 300 s watched after each step; rolled back on shop-5xx" in told
     assert "AllTraffic.model_name: m → n" in told
     assert ":02 +2.2     baking\n" in told
-    assert " ready=AllTraffic 2  alarms=shop-5xx OK\n" in told
+    assert " ready=AllTraffic 2  kept=AllTraffic 2  alarms=shop-5xx OK\n" in told
     assert all(len(line) <= deployments.WIDTH for line in told.splitlines())
     assert "| two" in told
     assert "an alarm went off" in told
@@ -78,6 +79,13 @@ def test_Z03_one_under_way_has_not_taken_any_time_yet() -> None:
     )
 
 
+def test_Z01_status_understands_a_server_of_an_older_version() -> None:
+    old = {"Name": "shop", "Status": "InService", "Config": "shop-1", "Variants": [{"InstanceCount": 2}]}
+    assert "shop      InService  ?/2" in status._endpoints([old])
+    new = old | {"Variants": [{"InstanceCount": 2, "Ready": 1}]}
+    assert "shop      InService  1/2" in status._endpoints([new])
+
+
 def test_Z01_why_and_status_say_how_far_a_deployment_is() -> None:
     progress = {
         "From": "shop-1",
@@ -91,3 +99,41 @@ def test_Z01_why_and_status_say_how_far_a_deployment_is() -> None:
     assert told.startswith("deploying shop-1 → shop-2: baking since ")
     assert "(A 4 of 4 ready, 1 with traffic)" in told
     assert status.deploying(progress) == "baking: 1 of 4 of shop-2 with traffic"
+
+
+def test_Z01_why_says_which_configuration_an_instance_has_and_whose_log_it_shows() -> None:
+    instance = {
+        "Id": "i-1",
+        "Variant": "A",
+        "Config": "shop-1",
+        "Zone": "a",
+        "Phase": "ready",
+        "Wanted": True,
+    }
+    story = {
+        "Kind": "endpoint",
+        "Name": "shop",
+        "Status": "Updating",
+        "Instances": [instance, instance | {"Id": "i-2", "Config": "shop-2"}],
+        "Events": [],
+        "LogStream": "A/i-2",
+        "LogTail": ["model loaded"],
+    }
+    told = "\n".join(why.lines(story))
+    assert "i-1       A        shop-1" in told and "i-2       A        shop-2" in told
+    assert "the last lines of A/i-2:\n  | model loaded" in told
+
+
+def test_Z01_status_shows_the_first_sentence_of_a_reason_whole() -> None:
+    reason = "Deployment failed: one or more alarms configured for the deployment are in ALARM state.\nAlarm x: ALARM."
+    endpoint = {
+        "Name": "shop",
+        "Status": "InService",
+        "Config": "shop-1",
+        "Variants": [{"Ready": 1, "InstanceCount": 1}],
+        "FailureReason": reason,
+    }
+    (_, line) = status._endpoints([endpoint]).splitlines()
+    assert line.endswith("are in ALARM state.")
+    (_, line) = status._endpoints([endpoint | {"FailureReason": "word " * 40}]).splitlines()
+    assert line.endswith("word …")

@@ -141,6 +141,30 @@ def test_L03_a_burst_is_seen_before_its_minute_is_over() -> None:
     assert look(spec, read, NOW + timedelta(seconds=70), "aws").status == "ALARM"
 
 
+@pytest.mark.parametrize(
+    ("statistic", "is_raised"),
+    [
+        ("Sum", True),
+        ("SampleCount", True),
+        ("Maximum", True),
+        ("Average", False),
+        ("Minimum", False),
+        ("p90", False),
+    ],
+)
+def test_L03_what_better_values_may_still_lower_raises_nothing_yet(statistic: str, is_raised: bool) -> None:
+    """One gateway has reported, a single error; the other one's many good answers are under way."""
+    spec = AlarmSpec("a", statistic=statistic, period_s=10, threshold=0.5, comparison="GreaterThanThreshold")
+    error = Datapoint(int(NOW.timestamp()) // 5 * 5 - 5, 1.0, 1.0)
+
+    def read(seen: Range) -> list[Datapoint]:
+        if not seen.start <= error.start < seen.end:
+            return []
+        return [replace(error, start=seen.start + (error.start - seen.start) // 10 * 10)]
+
+    assert (look(spec, read, NOW, "fast").status == "ALARM") is is_raised
+
+
 def test_L03_windows_end_where_all_reporters_had_their_time() -> None:
     spec = AlarmSpec("a", period_s=60, evaluation_periods=1)
     now = NOW.timestamp()

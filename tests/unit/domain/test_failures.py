@@ -24,6 +24,12 @@ def test_D05_the_reason_names_the_alarms() -> None:
     assert "no longer exist" in alarm_problem("e", {"errors": "deleted"}).reason
 
 
+def test_D05_the_reason_says_why_the_alarm_is_in_its_state() -> None:
+    crossed = "Threshold Crossed: 1 datapoint [3.0 (21/11/26 09:00:00)] was greater than the threshold (1.0)."
+    problem = alarm_problem("e", {"errors": "ALARM"}, reasons={"errors": crossed, "other": "no matter"})
+    assert problem.reason.splitlines()[1] == f"Alarm errors: ALARM ({crossed[:-1]})."
+
+
 def test_D05_the_reason_names_the_limit_and_the_stage() -> None:
     reason = overdue_problem("e", 600.0, "baking").reason
     assert "MaximumExecutionTimeoutInSeconds is 600; it had come to the stage baking." in reason

@@ -1,12 +1,14 @@
 """Schedules: what is one, and when each comes round."""
 
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clary.domain import schedules
 from clary.domain.schedules import BadSchedule, last_time, next_time, parse_schedule, parse_zone
 
 _UTC = ZoneInfo("UTC")
@@ -145,6 +147,12 @@ def test_K04_what_was_missed_counts_once() -> None:
     )
     once = parse_schedule("at(2026-11-21T10:00:00)")
     assert last_time(once, _START, _START + timedelta(days=1), _UTC, _START) == _START + timedelta(hours=1)
+    # A month asleep: looked for from the end, not run after from the beginning.
+    asleep = _START + timedelta(days=30, seconds=5)
+    every_minute = parse_schedule("cron(* * * * ? *)")
+    with patch.object(schedules, "_instant", wraps=schedules._instant) as reckoned:
+        assert last_time(every_minute, _START, asleep, _UTC, _START) == asleep - timedelta(seconds=5)
+    assert reckoned.call_count < 2000
 
 
 _TEXTS = st.sampled_from(
@@ -178,3 +186,20 @@ def test_K04_the_next_time_is_later_and_nothing_lies_between(
     assert next_time(schedule, due - timedelta(seconds=1), zone, _START) == due
     between = after + (due - after) / 2
     assert next_time(schedule, between, zone, _START) == due
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    text=_TEXTS,
+    zone=st.sampled_from([_UTC, _BERLIN, _NEW_YORK]),
+    after=st.integers(0, 366 * 86_400).map(lambda s: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=s)),
+    missed_s=st.integers(0, 3 * 86_400),
+)
+def test_K04_what_was_missed_last_is_the_last_of_all_that_was(
+    text: str, zone: ZoneInfo, after: datetime, missed_s: int
+) -> None:
+    schedule, until = parse_schedule(text), after + timedelta(seconds=missed_s)
+    last, due = None, next_time(schedule, after, zone, _START)
+    while due is not None and due <= until:
+        last, due = due, next_time(schedule, due, zone, _START)
+    assert last_time(schedule, after, until, zone, _START) == last

@@ -48,6 +48,16 @@ def test_waiting_for_a_process_works_with_many_open_files(sleeper: ProcessIdenti
     assert processes.wait_gone([sleeper], 60.0) == []
 
 
+def test_which_signals_a_process_heeds(sleeper: ProcessIdentity) -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        assert processes.heeds(processes.current(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not processes.heeds(sleeper, signal.SIGUSR1)
+    assert not processes.heeds(ProcessIdentity(1 << 30, 0), signal.SIGUSR1)
+
+
 def test_a_pid_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,7 +204,7 @@ def test_L03_a_percentile_of_the_alarms_unit_is_looked_at(world: World) -> None:
     world.run(12)
     assert world.status("slow") == "OK"
     world.observe(*[5000.0] * 20, metric="ModelLatency", unit="Microseconds")
-    world.run(2)
+    world.run(10)
     assert world.status("slow") == "ALARM"
 
 

@@ -73,6 +73,7 @@ def test_D05_a_rollback_begins_within_seconds_of_the_alarm_and_is_loud(
     shown = control.describe()
     assert (shown["EndpointStatus"], shown["EndpointConfigName"]) == ("InService", "two")
     assert shown["FailureReason"].startswith("Deployment failed: one or more alarms")
+    assert "Alarm Errors: ALARM (Errors was set to ALARM)." in shown["FailureReason"]
     assert {"rolling back", "rolled back"} <= set(control.steps())
     assert told == ["succeeded", "rolled-back"]
     assert any(getattr(r, "step", "") == "rolling back" and "Errors" in r.reason for r in caplog.records)  # type: ignore[attr-defined]
@@ -146,6 +147,17 @@ def test_Z03_without_a_record_a_deployment_goes_on(control: Control) -> None:
             tx.resources.delete(record.uid)
     run(control, 140)
     assert control.describe()["EndpointConfigName"] == "next"
+
+
+def test_D07_other_numbers_are_not_counted_as_a_deployment(control: Control) -> None:
+    told: list[str] = []
+    control.reconciler._tell = lambda endpoint, verdict: told.append(verdict)
+    serving(control, count=1)
+    numbers = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+    control.call("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=numbers)
+    run(control, 5)
+    assert control.describe()["EndpointStatus"] == "InService"
+    assert told == ["succeeded"], "the creation alone"
 
 
 def test_H10_instances_go_round_the_zones_and_stay_in_theirs(control: Control) -> None:

@@ -2,9 +2,12 @@
 
 import http.server
 import json
+import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +316,30 @@ def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None
     assert seen == [("/hook?a=b", b"body")]
     with pytest.raises(Undelivered):
         HttpSender(5.0)(url, Post({}, b"nobody is there"))
+
+
+def test_L03_an_endpoint_that_answers_a_byte_at_a_time_is_cut_off() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"x")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        with pytest.raises(Undelivered):
+            HttpSender(0.5)(f"http://127.0.0.1:{listener.getsockname()[1]}/", Post({}, b""))
+        thread.join()
+
+
+def test_L03_a_name_that_no_host_can_have_is_given_up_like_others() -> None:
+    for url in ("http://a..b/", f"http://{'a' * 64}.example/"):
+        with pytest.raises(Undelivered):
+            HttpSender(5.0)(url, Post({}, b""))
 
 
 def test_L03_an_endpoint_s_credentials_are_sent() -> None:

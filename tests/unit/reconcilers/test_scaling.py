@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clary.drivers.fake import Plan
+from clary.reconcilers.scaling_activities import forget_old
 from control.scaling_world import ScalingWorld
 
 
@@ -339,6 +340,15 @@ def test_K05_the_target_goes_with_its_endpoint(world: ScalingWorld) -> None:
         == []
     )
     assert world.call("cloudwatch", "DescribeAlarms")["MetricAlarms"] == []
+
+
+def test_K05_activities_of_endpoints_that_are_gone_are_forgotten_after_six_weeks(world: ScalingWorld) -> None:
+    world.scaling_call("RegisterScalableTarget", MinCapacity=2, MaxCapacity=4)
+    world.until(lambda: world.count == 2, "the minimum")
+    store, began = world.control.store, world.clock.now()
+    assert forget_old(store, began + timedelta(weeks=5)) == 0
+    assert forget_old(store, began + timedelta(weeks=7)) == 1
+    assert world.activities() == []
 
 
 def by_hand(world: ScalingWorld, count: int) -> None:

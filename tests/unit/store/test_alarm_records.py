@@ -49,6 +49,19 @@ def test_L03_history_is_kept_two_weeks_and_outlives_the_alarm(store: Store, cloc
     assert [item.summary for item in history(store)] == ['Alarm "a" deleted']
 
 
+def test_L03_old_history_of_an_alarm_that_is_gone_does_not_stay(store: Store, clock: FakeClock) -> None:
+    put(store, clock, AlarmSpec("a"))
+    clock.advance(10 * 86_400)
+    with store.write() as tx:
+        delete_alarm(tx, ACCOUNT, REGION, "a")
+    clock.advance(5 * 86_400)
+    with store.write() as tx:
+        assert (tx.alarm_history.forget_old(), tx.alarm_history.forget_old()) == (1, 0)
+    clock.advance(10 * 86_400)
+    with store.write() as tx:
+        assert tx.alarm_history.forget_old() == 1
+
+
 def test_L03_an_alarm_that_flaps_cannot_fill_the_disk(
     store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

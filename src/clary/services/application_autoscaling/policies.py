@@ -7,7 +7,7 @@ from typing import Any
 
 from clary.domain.alarms import ALARM_KIND, AlarmSpec, alarm_arn
 from clary.domain.clock import Clock
-from clary.domain.endpoints import EndpointSpec, EndpointState, Variant
+from clary.domain.endpoints import EndpointSpec, EndpointState, Fleet
 from clary.domain.faults import not_supported, validation
 from clary.domain.resources import ENDPOINT
 from clary.domain.scaling import (
@@ -166,19 +166,18 @@ def _read(
         return replace(spec, stepping=read_stepping(step_config))
     tracking_config: shapes.TargetTrackingScalingPolicyConfiguration = config  # type: ignore[assignment]
     name = VariantName(scaled.endpoint, scaled.variant)
-    variant = _variant(tx, target, name)
-    return replace(spec, tracking=read_tracking(tracking_config, scaled.resource_id, uid, name, variant))
+    fleet = _fleet(tx, target, name)
+    return replace(spec, tracking=read_tracking(tracking_config, scaled.resource_id, uid, name, fleet))
 
 
-def _variant(tx: Transaction, target: Resource, name: VariantName) -> Variant:
+def _fleet(tx: Transaction, target: Resource, name: VariantName) -> Fleet:
+    """The one that the target's variant belongs to."""
     endpoint = tx.resources.find(target.account, target.region, ENDPOINT.name, name.endpoint)
-    variant = None
     if endpoint is not None:
         fleet = endpoint.state_as(EndpointState).fleet or endpoint.spec_as(EndpointSpec).fleet
-        variant = fleet.variant(name.variant)
-    if variant is None:
-        raise validation(f"SageMaker endpoint variant doesn't exist: {target.name}")
-    return variant
+        if fleet.variant(name.variant) is not None:
+            return fleet
+    raise validation(f"SageMaker endpoint variant doesn't exist: {target.name}")
 
 
 def _check_metric(spec: ScalingPolicy, siblings: list[Resource]) -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clary.domain.endpoints import Variant
+from clary.domain.endpoints import Fleet
 from clary.domain.faults import not_supported, validation
 from clary.domain.scaling import DEFAULT_COOLDOWN_S, INSTANCE_COUNT, Tracking, VariantName, alarm_names
 from clary.wire.shapes import application_autoscaling as shapes
@@ -53,7 +53,7 @@ def read_tracking(
     resource_id: str,
     uid: str,
     name: VariantName,
-    variant: Variant,
+    fleet: Fleet,
 ) -> Tracking:
     """The policy. `name` is written as the endpoint itself is: metrics are."""
     target = config["TargetValue"]
@@ -86,7 +86,7 @@ def read_tracking(
         return tracking
     assert customized is not None, "one of the two is given"
     tracking = _customized(customized, tracking)
-    _check_can_fire(tracking, variant)
+    _check_can_fire(tracking, name, fleet)
     return tracking
 
 
@@ -135,7 +135,7 @@ def _customized(given: shapes.CustomizedMetricSpecification, tracking: Tracking)
     )
 
 
-def _check_can_fire(tracking: Tracking, variant: Variant) -> None:
+def _check_can_fire(tracking: Tracking, name: VariantName, fleet: Fleet) -> None:
     ours = _OURS.get(tracking.namespace)
     if ours is None:
         if tracking.namespace.lower().startswith(("aws/", "/aws/")):
@@ -148,10 +148,16 @@ def _check_can_fire(tracking: Tracking, variant: Variant) -> None:
         )
     if {key for key, _ in tracking.dimensions} not in _DIMENSIONS:
         raise _never(f"{tracking.metric} has values for the dimensions EndpointName and VariantName together")
+    measured = dict(tracking.dimensions)
+    if measured["EndpointName"] == name.endpoint and fleet.variant(measured["VariantName"]) is None:
+        known = _listed([each.name for each in fleet.variants])
+        raise _never(f"{name.endpoint} has no variant {measured['VariantName']}; it has {known}")
     if tracking.statistic not in metric.statistics:
         raise _never(f"{tracking.metric} says something as {_listed(metric.statistics)} only")
     if tracking.unit not in (None, metric.unit):
         raise _never(f"{tracking.metric} is written with the unit {metric.unit}")
+    variant = fleet.variant(name.variant)
+    assert variant is not None, "a target is a variant that is there"
     most = metric.most * (variant.vcpus if metric.by_vcpu else 1)
     if tracking.statistic in ("Average", "Minimum", "Maximum") and tracking.target >= most:
         raise _never(f"{tracking.metric} never exceeds {most:g} on {variant.instance_type}")

@@ -61,6 +61,7 @@ class Explain:
     ) -> dict[str, Any]:
         spec, state = endpoint.spec_as(EndpointSpec), endpoint.state_as(EndpointState)
         group = endpoint_log_group(endpoint.name)
+        configs = {fleet.id: fleet.config_name for fleet in (state.fleet, spec.fleet) if fleet is not None}
         answer: dict[str, Any] = {
             "Config": (state.fleet or spec.fleet).config_name,
             "LogGroup": group,
@@ -68,6 +69,7 @@ class Explain:
                 {
                     "Id": row.id,
                     "Variant": row.slot.variant,
+                    "Config": configs.get(row.slot.fleet, ""),  # none: of a fleet that is on its way out
                     "Zone": zones[row.id],
                     "Incarnation": row.slot.incarnation,
                     "Phase": row.phase,

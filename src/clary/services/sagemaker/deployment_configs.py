@@ -22,6 +22,7 @@ _STEP_MEMBERS: dict[Strategy, str] = {
     "LINEAR": "LinearStepSize",
     "ROLLING": "MaximumBatchSize",
 }
+_ALONE = " A variant of one instance takes a size of type CAPACITY_PERCENT, and is moved whole."
 
 
 def read_policy(config: shapes.DeploymentConfig | None) -> DeploymentPolicy:
@@ -135,7 +136,7 @@ def _check_count(policy: DeploymentPolicy, variant: Variant) -> None:
             raise _invalid(
                 f"{member} must be {_between(smallest, _LARGEST_PERCENT)} of the variant's total instance count; "
                 f"{step.value} of the {variant.count} instance(s) of variant {variant.name} are "
-                f"{100 * step.value / variant.count:.0f}%."
+                f"{100 * step.value / variant.count:.0f}%.{_ALONE if variant.count == 1 else ''}"
             )
     back = policy.rollback_step
     if back is not None and back.type == "INSTANCE_COUNT" and back.value > variant.count:

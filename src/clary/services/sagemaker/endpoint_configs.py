@@ -104,8 +104,9 @@ def _check_config(params: shapes.CreateEndpointConfigInput) -> None:
         "EnableNetworkIsolation",
     )
     _check_shadows(params)
-    names = [variant["VariantName"].lower() for variant in _all_variants(params)]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    names = [variant["VariantName"] for variant in _all_variants(params)]
+    lowered = [name.lower() for name in names]
+    if twice := next((name for name in names if lowered.count(name.lower()) > 1), None):
         raise validation(f"Production variant names must be unique within an endpoint configuration: {twice}")
     for variant in _all_variants(params):
         _check_variant(variant)

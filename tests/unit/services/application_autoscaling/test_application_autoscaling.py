@@ -172,6 +172,15 @@ def test_K05_a_policy_needs_a_target(world: ScalingWorld) -> None:
         ({"ScaleInCooldown": -1}, "ScaleInCooldown"),
         (customized("Temperature"), "there is no metric Temperature"),
         (customized(Dimensions=[]), "EndpointName and VariantName together"),
+        (
+            customized(
+                Dimensions=[
+                    {"Name": "EndpointName", "Value": "e"},
+                    {"Name": "VariantName", "Value": "Nope"},
+                ]
+            ),
+            "e has no variant Nope; it has AllTraffic",
+        ),
         (customized(Namespace="AWS/EC2"), "no metrics in the namespace AWS/EC2"),
         (customized(Unit="Count"), "unit Percent"),
         (customized() | {"TargetValue": 200.0}, "never exceeds 200"),

@@ -107,7 +107,11 @@ def test_D01_what_the_request_alone_shows_to_be_wrong_is_refused(config: dict[st
 @pytest.mark.parametrize(
     ("config", "counts", "words"),
     [
-        (blue_green("CANARY", CanarySize=size(1, "INSTANCE_COUNT")), (1,), "1 of the 1 .* V0 are 100%"),
+        (
+            blue_green("CANARY", CanarySize=size(1, "INSTANCE_COUNT")),
+            (1,),
+            "1 of the 1 .* V0 are 100%.* CAPACITY_PERCENT",
+        ),
         (blue_green("CANARY", CanarySize=size(2, "INSTANCE_COUNT")), (4, 3), "2 of the 3 .* V1 are 67%"),
         (blue_green("LINEAR", LinearStepSize=size(1, "INSTANCE_COUNT")), (11,), "1 of the 11 .* are 9%"),
         (rolling(size(3, "INSTANCE_COUNT")), (5,), "3 of the 5"),

@@ -39,7 +39,7 @@ def test_H11_numbers_reach_the_instances(control: Control) -> None:
 @pytest.mark.parametrize(
     ("variants", "others", "words"),
     [
-        ([{"VariantName": "A"}, {"VariantName": "a"}], {}, "must be unique"),
+        ([{"VariantName": "A"}, {"VariantName": "a"}], {}, "configuration: A"),
         ([{"InitialVariantWeight": 0.0}], {}, "InitialVariantWeight above 0"),
         ([{"InstanceType": "ml.inf2.xlarge"}], {}, "Instance type ml.inf2.xlarge is not supported"),
         ([{"InstanceType": "ml.p6-b200.48xlarge"}], {}, "Instance type ml.p6-b200.48xlarge is not supported"),

@@ -12,8 +12,9 @@ from clary.domain.deployments import DEPLOYMENT_KIND, Deployment, DeploymentReco
 from clary.domain.endpoints import EndpointSpec, EndpointState
 from clary.domain.faults import Fault, access_denied
 from clary.domain.scaling import SCALABLE_TARGET_KIND
+from clary.reconcilers.deployment_records import KEPT_FOR, forget_old
 from clary.services import sagemaker
-from clary.services.sagemaker.deployment_records import KEPT, KEPT_FOR, forget_old
+from clary.services.sagemaker.deployment_records import KEPT
 from clary.services.sagemaker.endpoint_views import settles_soon
 from clary.services.sagemaker.endpoints import Endpoints
 from clary.store import Resource
