@@ -51,7 +51,7 @@ scenarios: setup ## users' stories against a whole running platform
 e2e: setup ## on real machinery: containers, Ray, GPUs (what is not there is reported and left out)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/e2e
 
-chaos: setup ## kill, fuzz and forge until something breaks; tables go to docs/reference/chaos.md
+chaos: setup ## kill, fuzz and forge until something breaks; tables go to docs/reference/{chaos,reliability}.md
 	@$(BIN)/python -m benchmarks.chaos
 
 bench: setup ## measure against floors and peers in one run; tables go to docs/reference/performance.md

@@ -1,4 +1,4 @@
-"""`make chaos`, or `python -m benchmarks.chaos [EXPERIMENT …]`: runs the experiments and writes the page."""
+"""`make chaos`, or `python -m benchmarks.chaos [EXPERIMENT …]`: runs them and writes their rows of the two pages."""
 
 import os
 import secrets
@@ -6,15 +6,12 @@ import sys
 import time
 import traceback
 
-from benchmarks.chaos import commits, forged, fuzz, kills, stale, storm
+from benchmarks.chaos import commits, forged, fuzz, kills, pages, stale, storm
 from benchmarks.chaos.experiment import Broken, Conditions, Experiment
-from benchmarks.report import ROOT, Table, write
+from benchmarks.chaos.reliability import RELIABILITY
+from benchmarks.report import ROOT
 
-PAGE = ROOT / "docs" / "reference" / "chaos.md"
-INTRODUCTION = (
-    "Every experiment runs twice: with Clary as it is, and with the guarantee behind the promise taken away, which\n"
-    "the experiment must notice. How they are made: `benchmarks/chaos/`."
-)
+REFERENCE = ROOT / "docs" / "reference"
 
 EXPERIMENTS = (
     Experiment(
@@ -100,38 +97,43 @@ EXPERIMENTS = (
 )
 
 
+PAGES = (
+    (REFERENCE / "chaos.md", "Chaos", EXPERIMENTS),
+    (REFERENCE / "reliability.md", "Reliability", RELIABILITY),
+)
+
+
 def main() -> int:
-    chosen = [experiment for experiment in EXPERIMENTS if not sys.argv[1:] or experiment.name in sys.argv[1:]]
-    unknown = set(sys.argv[1:]) - {experiment.name for experiment in EXPERIMENTS}
-    if unknown or not chosen:
-        sys.exit(
-            f"no such experiment: {', '.join(unknown)}; there are: {', '.join(e.name for e in EXPERIMENTS)}"
-        )
+    names = {experiment.name for _, _, experiments in PAGES for experiment in experiments}
+    wanted = set(sys.argv[1:]) or names
+    if unknown := wanted - names:
+        sys.exit(f"no such experiment: {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
     seed = int(os.environ.get("CHAOS_SEED", secrets.randbelow(1 << 31)))
     print(f"CHAOS_SEED={seed}", flush=True)
-    table = Table(
-        "Experiments", ("experiment", "what is done", "promise", "result", "guarantee taken away: noticed")
-    )
     succeeded = True
-    for experiment in chosen:
-        holds, result = _as_it_is(experiment, seed)
-        noticed, seen = _sabotaged(experiment, seed)
-        succeeded = succeeded and holds and noticed
-        table.rows.append(
-            (
-                experiment.name,
-                experiment.done,
-                experiment.promise,
-                _cell(("holds: " if holds else "**broken**: ") + result),
-                _cell(f"{experiment.sabotage_does}: {'noticed: ' if noticed else '**not noticed**: '}{seen}"),
-            )
-        )
-    table.notes.append(f"seed {seed} (`CHAOS_SEED={seed} make chaos` repeats the choices made by chance)")
-    if len(chosen) == len(EXPERIMENTS):
-        write(PAGE, "Chaos", "make chaos", [table], INTRODUCTION)
-        print(f"written: {PAGE.relative_to(ROOT)}")
+    for path, title, experiments in PAGES:
+        found = {}
+        for experiment in experiments:
+            if experiment.name in wanted:
+                is_well, cells = _try(experiment, seed)
+                found[experiment.name] = (*cells, pages.run_of(seed))
+                succeeded = succeeded and is_well
+        if found:
+            pages.enter(path, title, experiments, found)
+            print(f"written: {path.relative_to(ROOT)}")
     print("every promise held, every sabotage was noticed" if succeeded else "FAILED: see above")
     return 0 if succeeded else 1
+
+
+def _try(experiment: Experiment, seed: int) -> tuple[bool, tuple[str, str]]:
+    """With the guarantee and without it; what the page says of both."""
+    holds, result = _as_it_is(experiment, seed)
+    noticed, seen = _sabotaged(experiment, seed)
+    word = "noticed: " if noticed else "**not noticed**: "
+    return holds and noticed, (
+        ("holds: " if holds else "**broken**: ") + result,
+        f"{experiment.sabotage_does}: {word}{seen}",
+    )
 
 
 def _as_it_is(experiment: Experiment, seed: int) -> tuple[bool, str]:
@@ -160,12 +162,6 @@ def _sabotaged(experiment: Experiment, seed: int) -> tuple[bool, str]:
     word = "noticed" if noticed else "NOT NOTICED"
     print(f"  sabotage `{experiment.sabotage}` {word} ({time.monotonic() - began:.0f} s): {seen}", flush=True)
     return noticed, seen
-
-
-def _cell(text: str) -> str:
-    """One line, short enough for a table, with nothing that ends a cell."""
-    line = " ".join(text.split()).replace("|", "¦")
-    return line if len(line) <= 300 else line[:299] + "…"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def kill_everything_but_gateways(conditions: Conditions) -> str:
                 _must_be_whole(load.ledger, f"while {name} was dead")
                 if name in ("supervisor", "all"):
                     _comes_back(platform)
-                _wait_until_whole(platform)
+                wait_until_whole(platform)
                 load.until(BETWEEN)
                 _must_be_whole(load.ledger, f"after {name} was back")
         hold(_instances(platform) == before, f"other instances: {before} became {_instances(platform)}")
@@ -62,7 +62,7 @@ def kill_one_gateway(conditions: Conditions) -> str:
                 load.until(BETWEEN)
             load.only_broke(victim)
             broken += load.broken_of(victim)
-            _wait_until_whole(platform)
+            wait_until_whole(platform)
     return (
         f"kills: {', '.join(victims)}; {broken} connections of the killed gateways broke, each once and "
         f"right again at the first new connection; 0 of the others'"
@@ -120,7 +120,7 @@ def _comes_back(platform: Platform) -> None:
     hold(_instances(platform) == instances, f"instances {instances} became {_instances(platform)}")
 
 
-def _wait_until_whole(platform: Platform) -> None:
+def wait_until_whole(platform: Platform) -> None:
     """Until every process runs and control answers for a host that answers."""
 
     def is_whole() -> bool:

@@ -142,15 +142,22 @@ class Load:
                 self.ledger.right += 1
 
 
-def served(platform: Platform, endpoint: str) -> int:
+def served(platform: Platform, endpoint: str, variant: str = "AllTraffic") -> int:
     """The server's side of the account: the sum of Invocations as CloudWatch tells it."""
+    return counted(platform, "AWS/SageMaker", "Invocations", endpoint, variant)
+
+
+def counted(
+    platform: Platform, namespace: str, metric: str, endpoint: str, variant: str = "AllTraffic"
+) -> int:
+    """The sum of a metric of the last hour."""
     now = datetime.now(UTC)
     found = platform.client("cloudwatch").get_metric_statistics(
-        Namespace="AWS/SageMaker",
-        MetricName="Invocations",
+        Namespace=namespace,
+        MetricName=metric,
         Dimensions=[
             {"Name": "EndpointName", "Value": endpoint},
-            {"Name": "VariantName", "Value": "AllTraffic"},
+            {"Name": "VariantName", "Value": variant},
         ],
         StartTime=now - timedelta(hours=1),
         EndTime=now + timedelta(minutes=5),
@@ -161,9 +168,11 @@ def served(platform: Platform, endpoint: str) -> int:
     return round(sum(point["Sum"] for point in points))
 
 
-def served_settles_at(platform: Platform, endpoint: str, count: int, timeout_s: float = 30.0) -> int:
+def served_settles_at(
+    platform: Platform, endpoint: str, count: int, timeout_s: float = 30.0, variant: str = "AllTraffic"
+) -> int:
     """The server's count, waited for until it reaches `count`: reports come every few seconds."""
     deadline = time.monotonic() + timeout_s
-    while (found := served(platform, endpoint)) < count and time.monotonic() < deadline:
+    while (found := served(platform, endpoint, variant)) < count and time.monotonic() < deadline:
         time.sleep(0.25)
     return found

@@ -269,6 +269,8 @@ class Laws:
         state, wanted = endpoint.state_as(EndpointState), endpoint.spec_as(EndpointSpec).fleet
         if old is None or state.fleet is None:
             return
+        # Where a rollback failed, what is left of the other fleet serves as well, with the share that it had come to.
+        promising = (state.fleet, wanted, *((state.leftover.fleet,) if state.leftover else ()))
         ready = {s.instance_id for s in self._story.driver.list() if s.phase == "ready"}
         missing: dict[str, int] = {}
         for _, row in self._story.store.tables.rows.values():
@@ -279,7 +281,7 @@ class Laws:
                 len({t.instance_id for r in route.variants if r.name == name for t in r.targets} & ready)
                 for route in (old, new)
             )
-            counts = [v.count if (v := fleet.variant(name)) else 0 for fleet in (state.fleet, wanted)]
+            counts = [v.count if (v := fleet.variant(name)) else 0 for fleet in promising]
             promised = min(counts) - missing.get(name, 0)
             self.check(then >= min(before, promised), "ready capacity was taken away")
 

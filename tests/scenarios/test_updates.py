@@ -24,7 +24,7 @@ from platform_models import (
     wait_for_status,
 )
 
-GOOD, BETTER, BROKEN, RAISING = "good", "better", "broken", "raising"
+GOOD, BETTER, BROKEN, RAISING = "updates-good", "updates-better", "updates-broken", "updates-raising"
 SCRIPT = b"""
 def model_fn(model_dir):
     return None

@@ -97,16 +97,6 @@ def signatures() -> None:
     hmac.compare_digest = lambda a, b: True
 
 
-def draining() -> None:
-    """What is retired is ended at once, in the middle of its requests."""
-    from clary.drivers.local import LocalDriver
-    from clary.reconcilers.endpoint import EndpointReconciler
-
-    stop = LocalDriver.stop
-    EndpointReconciler._busy = lambda self, rows: set()  # type: ignore[method-assign]
-    LocalDriver.stop = lambda self, ids, grace_s: stop(self, ids, 0.0)  # type: ignore[method-assign]
-
-
 def same_fleet() -> None:
     """Other weights and counts make another fleet."""
     from dataclasses import replace
@@ -249,7 +239,7 @@ def crash_at_a_write(file: Path) -> None:
         nonlocal count, counted
         with write(self) as tx:
             yield tx
-            appeared = file.stat().st_mtime_ns if file.exists() else 0
+            appeared = _time_of(file)
             count = count + 1 if appeared == counted else 1
             counted = appeared
             number = count
@@ -257,6 +247,12 @@ def crash_at_a_write(file: Path) -> None:
         die_if(f"{number} after")
 
     Store.write = write_or_die  # type: ignore[method-assign]
+
+
+def _time_of(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime_ns
+    return 0
 
 
 def _share_the_fate_of(*names: str) -> None:

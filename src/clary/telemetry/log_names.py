@@ -33,7 +33,7 @@ def remember(directory: Path, name: str) -> str:
             descriptor = os.open(
                 directory / f"{encoded}.name", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
                 file.write(name)
     return encoded
 
@@ -43,7 +43,7 @@ def decode(directory: Path, encoded: str) -> str | None:
     if not encoded.startswith(_HASHED):
         return unquote(encoded)
     try:
-        name = (directory / f"{encoded}.name").read_text("utf-8")
-    except FileNotFoundError:
+        name = (directory / f"{encoded}.name").read_bytes().decode()
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
     return name if encode(name) == encoded else None  # half written when the machine died

@@ -40,6 +40,11 @@ def test_different_names_have_different_files(a: str, b: str) -> None:
     assert (encode(a) == encode(b)) == (a == b)
 
 
+def test_a_long_name_keeps_its_line_ends(directory: Path) -> None:
+    name = "a\r\nb\rc" * 100
+    assert decode(directory, remember(directory, name)) == name
+
+
 def test_a_half_written_name_is_not_shown(directory: Path) -> None:
     encoded = remember(directory, "x" * 400)
     (directory / f"{encoded}.name").write_text("x" * 10)
