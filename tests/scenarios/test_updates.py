@@ -128,7 +128,7 @@ def test_H14_D01_every_strategy_moves_the_traffic_without_a_failed_request(
     assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
     assert "FailureReason" not in found
     record = told(server, "deployments", name)
-    assert "good" in record
+    assert GOOD in record
     assert "succeeded" in record.splitlines()[3]
     server.client("sagemaker").delete_endpoint(EndpointName=name)
 
@@ -153,7 +153,7 @@ def test_D01_Z03_a_version_that_cannot_start_is_rolled_back_and_everybody_is_tol
     assert record["EndedAt"] > record["StartedAt"]
     assert any("model did not load" in str(step["Evidence"]) for step in record["Steps"])
     assert creation["Verdict"] == "succeeded"
-    assert "AllTraffic.model_name: good → broken" in told(server, "deployments", "failing")
+    assert f"AllTraffic.model_name: {GOOD} → {BROKEN}" in told(server, "deployments", "failing")
     assert "clary deployments failing" in told(server, "why", "failing")
     # The endpoint is as good as before: it takes the next update, which keeps the policy and forgets the reason.
     server.client("sagemaker").update_endpoint(
