@@ -21,6 +21,7 @@ from clary.supervisor.names import GATEWAY, names_of
 
 READY_WITHIN_S = 60.0
 LOOK_S = 0.05
+_TRY_AGAIN_S = 0.5
 _PATIENCE_S = 1.0
 
 
@@ -80,15 +81,19 @@ class Rolling:
     def _gateway(self, watched: Watched) -> Iterator[bool]:
         first, second = names_of(watched.role, self._settings)
         successor = Watched(watched.role, second if watched.name == first else first)
-        self._launch(successor)
         deadline = time.monotonic() + READY_WITHIN_S
+        next_try = time.monotonic()
         while not self._is_ready(successor):
-            if successor.identity is None or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 self._say(f"{watched.name} stays: its successor {successor.name} did not become ready")
                 if successor.identity is not None:
                     processes.signal(successor.identity, signal.SIGTERM)
                     self._leave(successor)
                 return
+            # The one that had this name before may still be ending, to its last thread.
+            if successor.identity is None and time.monotonic() >= next_try:
+                self._launch(successor)
+                next_try = time.monotonic() + _TRY_AGAIN_S
             yield True
         self._retire(watched, successor)
         yield True
