@@ -3,12 +3,13 @@
 Every choice gets a score from a hash of the key and the choice's own name, and the highest score wins. So all gateways
 agree without a word, nothing is kept, a choice that leaves moves only its own users, and a weight that grows or shrinks
 moves users only to, or from, that choice. Over many keys each choice has its share by weight
-(score = -weight / ln u, with u even between 0 and 1: the largest of such scores falls to each as its weight says).
+(score = weight / -ln u, with u even between 0 and 1: the largest of such scores falls to each as its weight says).
+Scores are compared by their logarithms, so that the smallest weight there is still counts.
 """
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from math import log
+from math import inf, log
 from typing import TypeVar
 
 _V = TypeVar("_V")
@@ -18,10 +19,10 @@ _SPACE = float(1 << 64)
 
 def choose(key: str, choices: Iterable[tuple[_V, str, float]]) -> _V | None:
     """One of the choices (value, name, weight); None when none has weight."""
-    best, highest = None, 0.0
+    best, highest = None, -inf
     for value, name, weight in choices:
         if weight > 0:
-            score = -weight / log(_even(key, name))
+            score = log(weight) - log(-log(_even(key, name)))
             if score > highest:
                 best, highest = value, score
     return best

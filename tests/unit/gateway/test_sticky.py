@@ -3,7 +3,7 @@
 from collections import Counter
 from math import sqrt
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clary.gateway.sticky import choose, preferred
@@ -48,6 +48,7 @@ def test_H12_only_users_of_the_weight_that_changes_move(
 
 
 @given(keys, weights)
+@example("user", [5e-324])
 @settings(max_examples=60, deadline=None)
 def test_H12_only_what_has_weight_is_chosen(key: str, given: list[float]) -> None:
     by_name = {str(number): weight for number, weight in enumerate(given)}
