@@ -86,6 +86,7 @@ class TargetState:
     limits: tuple[int, int] | None = None  # those that the capacity was last held to
     not_scaled: tuple[str, str, str] | None = None  # policy, alarm and code of what was noted last
     retry_at: datetime | None = None  # after a refusal
+    refusals: int = 0  # one after the other, with no success between them
 
 
 @dataclass(frozen=True, slots=True)

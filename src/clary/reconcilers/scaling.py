@@ -47,7 +47,9 @@ AGAIN_PRESSED_S = 5.0
 """While an alarm is on: as often as there are new values."""
 
 RETRY_AFTER = timedelta(seconds=30)
-"""After a change that was refused or failed."""
+"""After a change that was refused or failed. Each that follows at once waits twice as long as the one before."""
+
+LONGEST_RETRY = timedelta(minutes=30)
 
 
 class ScalableTargetReconciler:
@@ -139,7 +141,8 @@ class ScalableTargetReconciler:
         now = self._clock.now()
         sight = self._viewer.see(self._scene(loaded, now))
         decision = decide(loaded.spec, loaded.state, loaded.capacity, sight.views)
-        if loaded.state.retry_at is not None and now < loaded.state.retry_at:
+        waits = loaded.state.retry_at is not None and now < loaded.state.retry_at
+        if waits and loaded.limits == loaded.state.limits:  # new limits may be what helps
             decision = replace(decision, capacity=None, not_scaled=None)
         if decision.capacity is None:
             self._stay(lease, loaded, decision)
@@ -229,8 +232,7 @@ class ScalableTargetReconciler:
             again = self._load(loaded.resource.uid)
             if again is None or again.endpoint is None or again.is_busy:
                 return AGAIN_BLOCKED_S  # somebody was faster: it is tried again
-            self._fail(lease, again, fault.message)
-            return RETRY_AFTER.total_seconds()
+            return self._fail(lease, again, fault.message).total_seconds()
         self._set_status(lease, loaded, "InProgress")
         return AGAIN_UNDER_WAY_S
 
@@ -243,7 +245,7 @@ class ScalableTargetReconciler:
             self._journal.set_status(tx, loaded.state.activity, status)
 
     def _finish(self, lease: Lease, loaded: Loaded, now: datetime) -> None:
-        state = replace(loaded.state, activity="")
+        state = replace(loaded.state, activity="", refusals=0)
         if state.base is not None:
             change = Change(now, state.base, loaded.current)
             is_out = change.after > change.before
@@ -253,10 +255,17 @@ class ScalableTargetReconciler:
             self._journal.succeed(tx, loaded.state.activity, loaded.state.wanted)
             tx.resources.update(loaded.resource, state=state)
 
-    def _fail(self, lease: Lease, loaded: Loaded, reason: str) -> None:
+    def _fail(self, lease: Lease, loaded: Loaded, reason: str) -> timedelta:
+        """After which time it may be tried again."""
         wanted = loaded.state.wanted
         message = f"Failed to set desired instance count to {wanted}. Reason: {reason}"
-        state = replace(loaded.state, activity="", retry_at=self._clock.now() + RETRY_AFTER)
+        pause = retry_after(loaded.state.refusals)
+        state = replace(
+            loaded.state,
+            activity="",
+            retry_at=self._clock.now() + pause,
+            refusals=loaded.state.refusals + 1,
+        )
         with self._store.write() as tx:
             tx.work.hold(lease, LEASE_S)
             self._journal.end(tx, loaded.state.activity, "Failed", message)
@@ -264,12 +273,13 @@ class ScalableTargetReconciler:
         log.warning(
             "a capacity could not be changed", extra={"target": loaded.spec.resource_id, "reason": reason}
         )
+        return pause
 
     def _drop(self, lease: Lease, loaded: Loaded, status: ActivityStatus) -> None:
         with self._store.write() as tx:
             tx.work.hold(lease, LEASE_S)
             self._journal.end(tx, loaded.state.activity, status, "The capacity was changed by somebody else.")
-            tx.resources.update(loaded.resource, state=replace(loaded.state, activity=""))
+            tx.resources.update(loaded.resource, state=replace(loaded.state, activity="", refusals=0))
 
     def _next_look(self, loaded: Loaded, sight: Sight, decision: Decision, now: datetime) -> float:
         moments = [sight.look_at, next_due(loaded.planned, now), loaded.state.retry_at]
@@ -278,3 +288,8 @@ class ScalableTargetReconciler:
         is_idle = decision.not_scaled is not None and decision.not_scaled.code == "AlreadyAtMinCapacity"
         is_at_rest = (is_idle or not sight.is_pressed) and not loaded.is_busy
         return max(0.05, min([HEARTBEAT_S if is_at_rest else AGAIN_PRESSED_S, *waits]))
+
+
+def retry_after(refusals: int) -> timedelta:
+    """How long to wait after a refusal that so many came before: the journal keeps room for what else happens."""
+    return min(RETRY_AFTER * (1 << min(refusals, 16)), LONGEST_RETRY)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -325,7 +326,16 @@ def test_K05_what_the_endpoint_refuses_is_told_and_tried_later(world: ScalingWor
     world.run(20)
     assert len(world.activities()) == 1, "not again and again"
     world.scaling_call("RegisterScalableTarget", MinCapacity=2, MaxCapacity=200)
-    world.until(lambda: world.count == 2, "limits that can be kept", within_s=60)
+    world.until(lambda: world.count == 2, "limits that can be kept", within_s=10)
+
+
+def test_K05_what_is_always_refused_is_tried_more_and_more_rarely(world: ScalingWorld) -> None:
+    world.scaling_call("RegisterScalableTarget", MinCapacity=101, MaxCapacity=200)
+    world.run(600)
+    moments = sorted(each["StartTime"] for each in world.activities())
+    pauses = [(later - before).total_seconds() for before, later in pairwise(moments)]
+    assert len(pauses) == 4 and pauses == sorted(pauses)
+    assert [round(pause / 30) for pause in pauses] == [1, 2, 4, 8]
 
 
 def test_K05_the_target_goes_with_its_endpoint(world: ScalingWorld) -> None:
