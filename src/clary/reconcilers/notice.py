@@ -1,7 +1,8 @@
 """Brings notices to their subscribers: the oldest first, each again and again as the subscription's policy says.
 
 A notice leaves its row only after the endpoint took it, so a kill between the two sends it twice and none is lost.
-One endpoint that hangs holds up nobody but itself: only `AT_ONCE` workers wait for endpoints at any time.
+Only `AT_ONCE` workers wait for endpoints at any time, and one of them never for an endpoint that failed before: endpoints
+that hang hold up nobody but themselves for longer than their first time-out.
 """
 
 import base64
@@ -11,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -70,6 +71,7 @@ class NoticeReconciler:
         self._link = link
         self._send = send
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._places_for_more = threading.BoundedSemaphore(AT_ONCE - 1)  # attempts, of those places
 
     def reconcile(self, lease: Lease) -> float | None:
         with self._store.read() as tx:
@@ -87,12 +89,12 @@ class NoticeReconciler:
         wait_s = (delivery.due_at - self._clock.now()) / timedelta(seconds=1)
         if wait_s > 0:
             return wait_s
-        if not self._places.acquire(blocking=False):
-            return _BUSY_S
-        try:
+        with ExitStack() as held:
+            for places in (self._places_for_more, self._places) if delivery.attempts else (self._places,):
+                if not places.acquire(blocking=False):
+                    return _BUSY_S
+                held.callback(places.release)
             self._deliver(lease, subscription, delivery)
-        finally:
-            self._places.release()
         return 0.0
 
     def _is_forgotten(self, subscription: Resource) -> bool:

@@ -235,6 +235,46 @@ def test_L03_nobody_waits_for_an_endpoint_that_hangs(world: World) -> None:
     assert notices.reconcile(leases[3]) == 0.0
 
 
+def test_L03_endpoints_that_failed_before_leave_a_place_for_others(world: World) -> None:
+    for number in range(4):
+        world.subscribe(f"http://slow{number}/")
+    world.publish("m")
+    world.answer = Undelivered("it did not answer")
+    world.runner.run_pending()  # each has failed once
+    world.answer = None
+    world.subscribe("http://quick/")
+    world.publish("n")
+    world.clock.advance(60)
+    hanging, release = threading.Semaphore(0), threading.Event()
+
+    def hang(url: str, request: Post) -> None:
+        if "slow" in url:
+            hanging.release()
+            release.wait(20)
+
+    notices = NoticeReconciler(world.store, world.clock, world.link, hang)
+    with world.store.write() as tx:
+        leases = tx.work.take(5, LEASE_S)
+        quick = [lease for lease in leases if "quick" in _endpoint(world, lease.uid)]
+    slow = [lease for lease in leases if lease not in quick]
+    threads = [threading.Thread(target=notices.reconcile, args=(lease,)) for lease in slow[:2]]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert hanging.acquire(timeout=20)
+    assert notices.reconcile(slow[2]) == 0.5
+    assert [notices.reconcile(lease) for lease in quick] == [0.0]
+    release.set()
+    for thread in threads:
+        thread.join()
+
+
+def _endpoint(world: World, uid: str) -> str:
+    with world.store.read() as tx:
+        found = tx.resources.get(uid)
+    return found.spec_as(Subscription).endpoint if found else ""
+
+
 def test_L03_who_never_confirms_is_forgotten_after_three_days(world: World) -> None:
     world.call("Subscribe", TopicArn=ARN, Protocol="http", Endpoint="http://e/")
     world.run(1)
