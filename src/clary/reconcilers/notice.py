@@ -1,8 +1,8 @@
 """Brings notices to their subscribers: the oldest first, each again and again as the subscription's policy says.
 
 A notice leaves its row only after the endpoint took it, so a kill between the two sends it twice and none is lost.
-Only `AT_ONCE` workers wait for endpoints at any time, and one of them never for an endpoint that failed before: endpoints
-that hang hold up nobody but themselves for longer than their first time-out.
+Only `AT_ONCE` workers wait for endpoints at any time, and one of them never for an endpoint that fails: endpoints that
+hang hold up nobody but themselves for longer than their first time-out.
 """
 
 import base64
@@ -71,7 +71,7 @@ class NoticeReconciler:
         self._link = link
         self._send = send
         self._places = threading.BoundedSemaphore(AT_ONCE)
-        self._places_for_more = threading.BoundedSemaphore(AT_ONCE - 1)  # attempts, of those places
+        self._places_for_more = threading.BoundedSemaphore(AT_ONCE - 1)  # tries with endpoints that fail
 
     def reconcile(self, lease: Lease) -> float | None:
         with self._store.read() as tx:
@@ -90,7 +90,8 @@ class NoticeReconciler:
         if wait_s > 0:
             return wait_s
         with ExitStack() as held:
-            for places in (self._places_for_more, self._places) if delivery.attempts else (self._places,):
+            wanted = [self._places_for_more] if delivery.is_endpoint_failing else []
+            for places in (*wanted, self._places):
                 if not places.acquire(blocking=False):
                     return _BUSY_S
                 held.callback(places.release)

@@ -19,6 +19,7 @@ class Delivery:
     notice: Notice
     attempts: int
     due_at: datetime
+    is_endpoint_failing: bool  # this one, or another for the same subscription, has been tried before
 
 
 class Deliveries:
@@ -42,13 +43,16 @@ class Deliveries:
 
     def next(self, subscription_uid: str) -> Delivery | None:
         """The one that is due first."""
+        failing = sa.exists().where(_D.subscription_uid == subscription_uid, _D.attempts > 0)
         row = self._connection.execute(
-            sa.select(_D.id, _D.message, _D.attempts, _D.due_at)
+            sa.select(_D.id, _D.message, _D.attempts, _D.due_at, sa.select(failing).scalar_subquery())
             .where(_D.subscription_uid == subscription_uid)
             .order_by(_D.due_at, _D.id)
             .limit(1)
         ).first()
-        return None if row is None else Delivery(row[0], decode(row[1], Notice), row[2], from_micros(row[3]))
+        if row is None:
+            return None
+        return Delivery(row[0], decode(row[1], Notice), row[2], from_micros(row[3]), bool(row[4]))
 
     def put_off(self, id: int, after_s: float) -> None:
         """It did not arrive; it is tried again after that time."""
