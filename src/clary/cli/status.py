@@ -90,6 +90,8 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
         ready = sum(known) if known else "?"  # control is of an older version, before `clary restart`
         wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
         reason = endpoint.get("FailureReason", "")
+        if reason and endpoint["Status"] == "InService":
+            reason = f"the last update failed: {reason}"  # what serves is well
         note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else _short(reason)
         rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", endpoint["Config"], note))
     return table(("endpoint", "status", "ready", "config", ""), rows)

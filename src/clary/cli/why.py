@@ -28,6 +28,8 @@ def lines(story: Mapping[str, Any]) -> list[str]:
     if under_way := story.get("Deployment"):
         shown.append(deploying(under_way))
     if reason := story.get("FailureReason"):
+        if story["Status"] == "InService":
+            shown += ["", "It serves. Its last update failed:"]
         shown += ["", *(line for paragraph in reason.split("\n") for line in textwrap.wrap(paragraph, WIDTH))]
     if instances := story.get("Instances"):
         shown += ["", *_instances(instances)]

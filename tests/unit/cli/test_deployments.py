@@ -122,6 +122,8 @@ def test_Z01_why_says_which_configuration_an_instance_has_and_whose_log_it_shows
     told = "\n".join(why.lines(story))
     assert "i-1       A        shop-1" in told and "i-2       A        shop-2" in told
     assert "the last lines of A/i-2:\n  | model loaded" in told
+    told = "\n".join(why.lines(story | {"Status": "InService", "FailureReason": "an alarm went off"}))
+    assert "It serves. Its last update failed:\n\nan alarm went off" in told
 
 
 def test_Z01_status_shows_the_first_sentence_of_a_reason_whole() -> None:
@@ -134,6 +136,6 @@ def test_Z01_status_shows_the_first_sentence_of_a_reason_whole() -> None:
         "FailureReason": reason,
     }
     (_, line) = status._endpoints([endpoint]).splitlines()
-    assert line.endswith("are in ALARM state.")
+    assert line.endswith("are in ALARM state.") and "the last update failed: Deployment failed" in line
     (_, line) = status._endpoints([endpoint | {"FailureReason": "word " * 40}]).splitlines()
     assert line.endswith("word …")
