@@ -89,12 +89,15 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
         known = [variant["Ready"] for variant in endpoint["Variants"] if "Ready" in variant]
         ready = sum(known) if known else "?"  # control is of an older version, before `clary restart`
         wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
-        reason = endpoint.get("FailureReason", "")
-        if reason and endpoint["Status"] == "InService":
-            reason = f"the last update failed: {reason}"  # what serves is well
-        note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else _short(reason)
+        note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else _trouble(endpoint)
         rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", endpoint["Config"], note))
     return table(("endpoint", "status", "ready", "config", ""), rows)
+
+
+def _trouble(endpoint: Mapping[str, Any]) -> str:
+    reason = _short(endpoint.get("FailureReason", ""))
+    serves_on = reason and endpoint["Status"] == "InService"
+    return f"last update: {reason}" if serves_on else reason
 
 
 def _short(reason: str) -> str:

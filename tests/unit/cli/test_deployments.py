@@ -136,6 +136,6 @@ def test_Z01_status_shows_the_first_sentence_of_a_reason_whole() -> None:
         "FailureReason": reason,
     }
     (_, line) = status._endpoints([endpoint]).splitlines()
-    assert line.endswith("are in ALARM state.") and "the last update failed: Deployment failed" in line
+    assert line.endswith("are in ALARM state.") and "last update: Deployment failed" in line
     (_, line) = status._endpoints([endpoint | {"FailureReason": "word " * 40}]).splitlines()
     assert line.endswith("word …")
