@@ -2,12 +2,13 @@
 
 import sys
 
-from benchmarks import control, handlers, lifecycle, objects, rungs, sdk, serving
+from benchmarks import control, handlers, lifecycle, objects, rungs, runtimes, sdk, serving
 from benchmarks.report import ROOT, write
 
 PARTS = {
     "serving": serving.run,
     "handlers": handlers.run,
+    "runtimes": runtimes.run,
     "sdk": sdk.run,
     "lifecycle": lifecycle.run,
     "rungs": rungs.run,

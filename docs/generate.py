@@ -4,6 +4,7 @@ coverage.md      every AWS operation of the services Clary answers, and which of
 capabilities.md  which capabilities (FEATURES ids) are proven, by which tests
 settings.md      every setting with its default
 commands.md      the `clary` command's own help
+images.md        every image that is answered for: its framework, version, and what it can do
 """
 
 import argparse
@@ -12,8 +13,9 @@ import importlib
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -63,26 +65,71 @@ def coverage() -> str:
         package = importlib.import_module(name) if service != "sagemaker-runtime" else None
         for operation, members in getattr(package, "ACCEPTED_WITHOUT_EFFECT", {}).items():
             lines.append(f"| {service} | {operation} | {', '.join(f'`{member}`' for member in members)} |")
-    lines += ["", *_IMAGES, *_frameworks(), ""]
+    lines += ["", "Which images are answered for: [images](images.md).", ""]
     return "\n".join(lines)
 
 
-def _frameworks() -> list[str]:
-    manifests = importlib.import_module("clary.catalog").Catalog.load().manifests
-    lines = ["", "| framework | repositories | version | older environment |", "| --- | --- | --- | --- |"]
-    for manifest in manifests:
-        repositories = ", ".join(f"`{name}`" for name in manifest.repositories) or "the same, with a script"
-        older = manifest.older.version if manifest.older else ""
-        lines.append(f"| {manifest.name} | {repositories} | {manifest.version} | {older} |")
-    return lines
+def images() -> str:
+    catalog = importlib.import_module("clary.catalog").Catalog.load()
+    lines = ["# Images", "", *_IMAGES, "", "## Repositories", ""]
+    lines += ["| repository | framework | version | does |", "| --- | --- | --- | --- |"]
+    for name in catalog.repositories:
+        found = catalog.resolve(name)
+        lines.append(
+            f"| `{name}` | [{found.name}](#{found.name}) | {found.version} | {', '.join(found.roles)} |"
+        )
+    lines += ["", "## Frameworks", ""]
+    scripts = {each.script for each in catalog.manifests}
+    for manifest in catalog.manifests:
+        if manifest.repositories or manifest.name not in scripts:
+            lines += [*_framework(catalog, manifest), ""]
+    return "\n".join(lines)
+
+
+def _framework(catalog: Any, manifest: Any) -> Iterator[str]:
+    """What its manifest says, in words."""
+    yield f"### {manifest.name}"
+    yield ""
+    yield f"- version: {manifest.version} ({_packages(manifest)} packages in its environment)"
+    yield f"- images: {', '.join(f'`{name}`' for name in manifest.repositories) or 'none of its own'}"
+    if manifest.models:
+        yield f"- models without a script: {manifest.models}"
+    script = catalog.named(manifest.script)
+    if script is None:
+        yield "- scripts: none"
+    elif script.name == manifest.name:
+        yield "- scripts: `code/inference.py` or `SAGEMAKER_PROGRAM`, in the same environment"
+    else:
+        yield f"- scripts: `code/inference.py` or `SAGEMAKER_PROGRAM`, in the fuller environment of {script.name}"
+    for rule in manifest.instead:
+        others = ", ".join(rule.of) if rule.of else "every other framework"
+        unless = (
+            f", unless there is {', '.join(f'`{name}`' for name in rule.unless)} beside it"
+            if rule.unless
+            else ""
+        )
+        yield f"- also models with `{rule.file}` in their root and no script, in images of {others}{unless}"
+    if older := manifest.older:
+        needs = ["models whose first bytes ask for it"] if older.signs else []
+        needs += [f"`{each}`" for each in older.variables]
+        yield f"- older environment: {older.version}, for {', '.join(needs)}"
+    way = "forked from a warm process" if manifest.fork_safe else "a process of its own"
+    fresh = ", ".join(f"`{name}`" for name in manifest.import_time_environment)
+    yield f"- starts: {way}{f'; afresh when its Environment sets {fresh}' if manifest.fork_safe and fresh else ''}"
+
+
+def _packages(manifest: Any) -> int:
+    return len(set(re.findall(r"^([\w.-]+)==", manifest.lock_text(), re.MULTILINE)))
 
 
 _IMAGES = (
-    "## Images",
-    "",
     "An image's repository names the framework; account, region and tag do not count. One current version serves all",
     "tags, and DescribeEndpoint's `DeployedImages` says which. Models that it refuses and an older version reads",
     "(their files' first bytes tell) are served in the older environment, which is built on first need.",
+    "",
+    "Some frameworks have no image at AWS; theirs have the names that people give to one. `clary image list` and",
+    "`clary image show NAME` tell the same of a server, with the images of your own:",
+    "[how to make one](../howto/make-an-image.md).",
 )
 
 
@@ -158,6 +205,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "capabilities.md": capabilities,
     "settings.md": settings,
     "commands.md": commands,
+    "images.md": images,
 }
 
 if __name__ == "__main__":

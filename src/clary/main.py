@@ -144,7 +144,7 @@ class Control:
     def table(self) -> OperationTable:
         """Everything that is answered, entered once."""
         found = self._settings
-        images = Catalog.load()
+        images = Catalog.load(own=found.images_dir)
         table = self._table
         table.add(
             "s3", *s3.resources(self._blobs, account=found.account, max_object_bytes=found.max_object_bytes)

@@ -69,6 +69,8 @@ class Settings:
     zygote_max_idle: int = 4  # unused zygotes kept
     log_level: str = "INFO"  # of the server's own logs
     index_urls: dict[str, str] = field(default_factory=dict)  # package index of a framework: `xgboost=URL,…`
+    find_links: dict[str, str] = field(default_factory=dict)  # its folder or page of wheels: `pytorch=DIR,…`
+    cuda: str = "auto"  # packages for CUDA in environments: yes, no, or auto: where there is a GPU
 
     @property
     def run_dir(self) -> Path:
@@ -94,6 +96,11 @@ class Settings:
     @property
     def artifacts_dir(self) -> Path:
         return self.data_dir / "artifacts"
+
+    @property
+    def images_dir(self) -> Path:
+        """Images that were made of a requirements file."""
+        return self.data_dir / "images"
 
     @property
     def captures_dir(self) -> Path:
@@ -250,6 +257,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             "sandbox_uid_base and sandbox_uids must be at least 1: instances never run as root"
         )
+    if settings.cuda not in ("auto", "yes", "no"):
+        raise SettingsError(f"cuda is {settings.cuda!r}; it must be auto, yes or no")
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     if not 1 <= settings.zones <= 26:

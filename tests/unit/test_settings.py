@@ -42,6 +42,7 @@ def test_settings_of_another_version_can_be_read(tmp_path: Path) -> None:
         ("ACCOUNT", "12", "twelve digits"),
         ("GATEWAYS", "0", "at least 1"),
         ("EPHEMERAL", "perhaps", "not true or false"),
+        ("CUDA", "perhaps", "auto, yes or no"),
         ("HOST", "0.0.0.0", "only loopback"),
         ("HOST", "example.org", "only loopback"),
     ],

@@ -29,6 +29,7 @@ COMMANDS = {
         "clary.cli.deployments",
         "who deployed what to an endpoint, step by step, and what came of it",
     ),
+    "image": ("clary.cli.image", "which runtime answers for an image; make one of a requirements file"),
     "doctor": ("clary.cli.doctor", "check this machine and say what would help"),
 }
 
@@ -112,6 +113,18 @@ def _deployments_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
 
 
+def _image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action", choices=("list", "show", "make", "remove"), metavar="ACTION",
+        help="list: all images; show NAME: one; make NAME -r FILE: one of your own; remove NAME: one of your own",
+    )  # fmt: skip
+    parser.add_argument("name", nargs="?", metavar="NAME", help="an image's name or URI")
+    parser.add_argument("-r", "--requirements", metavar="FILE", help="make: the packages to add")
+    parser.add_argument(
+        "--on", metavar="FRAMEWORK", help="make: the framework to add them to (default: sklearn)"
+    )
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="FILE", help="a CSV table; its last column is predicted (default: diabetes)"
@@ -132,6 +145,7 @@ _OPTIONS = {
     "why": _why_options,
     "deployments": _deployments_options,
     "demo": _demo_options,
+    "image": _image_options,
 }
 
 

@@ -57,7 +57,9 @@ class Sdk:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         wanted = server.wanted(arguments)
-        self._environments = Environments(wanted.cache_dir / "environments", wanted.index_urls, os.environ)
+        self._environments = Environments(
+            wanted.cache_dir / "environments", wanted.index_urls, os.environ, find_links=wanted.find_links
+        )
         self._doing = ""
         self._failure = ""
         self._python = _installed() or self._built()

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, required=True)
     settings = settings_module.read(parser.parse_args().settings)
     server_log.configure(settings.log_level)
-    run(settings, Catalog.load())
+    run(settings, Catalog.load(own=settings.images_dir))
 
 
 def run(settings: settings_module.Settings, catalog: Catalog) -> None:

@@ -6,7 +6,8 @@ which is written last. A file lock lets one builder at a time work on it, over a
 that a uv which outlived its host cannot write into a second build.
 
 The requirements of a user's script make an environment of their own: the framework's, as hard links, and what they
-ask for on top, as wheels only. It is named by the framework's and by their text.
+ask for on top, as wheels only. It is named by the framework's and by their text. What a build does, and where its
+packages come from, is `installing`'s.
 
     <cache_dir>/environments/<name>-<key>/    the environment, with `.ready`
     <cache_dir>/environments/<name>-<key>.lock
@@ -16,36 +17,21 @@ Only a build needs the network. What does not work out raises `EnvironmentFailed
 
 import fcntl
 import hashlib
-import logging
-import os
 import platform
-import shutil
-import subprocess
 import sys
 import sysconfig
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uv
-
 from clary.catalog import Manifest
+from clary.host.installing import BUILDER_VERSION, SIZE, Build, EnvironmentFailed, Progress, Source
 from clary.host.package_indexes import uv_variables
 from clary.host.sizes import size_bytes
 
-BUILDER_VERSION = "1"
-LAST_LINES = 12
-
-log = logging.getLogger(__name__)
-
-Progress = Callable[[str], None]
-
-
-class EnvironmentFailed(Exception):
-    """An environment could not be built. The message says why in uv's words, and what to do."""
+__all__ = ["Environment", "EnvironmentFailed", "Environments", "environment_key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +46,24 @@ class Environment:
 class Environments:
     """Builds and finds environments. Thread-safe: who asks for one being built waits for it."""
 
-    def __init__(self, root: Path, index_urls: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        index_urls: Mapping[str, str],
+        environ: Mapping[str, str],
+        *,
+        find_links: Mapping[str, str] | None = None,
+        allows_cuda: bool = False,
+    ) -> None:
         self._root = root
         self._index_urls = index_urls
+        self._find_links = find_links or {}
         self._environ = environ
+        self._allows_cuda = allows_cuda
         self._locks: dict[str, threading.Lock] = {}
         self._building: dict[str, str] = {}
         self._failed: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def ready(self, manifest: Manifest, requirements: str = "") -> Environment | None:
@@ -105,9 +102,13 @@ class Environments:
         return self._failed.get(self._describe(manifest).key)
 
     def size_bytes(self, manifest: Manifest) -> int:
+        """Counted once: nothing is written into an environment that is ready, and it has many thousand files."""
         if manifest.environment == "host":
             return 0
-        return size_bytes(self._directory(self._describe(manifest)))
+        environment = self._describe(manifest)
+        if (known := self._sizes.get(environment.key)) is None:
+            known = self._sizes[environment.key] = _size_of(self._directory(environment))
+        return known
 
     def _describe(self, manifest: Manifest, requirements: str = "") -> Environment:
         key = environment_key(manifest, requirements)
@@ -151,11 +152,17 @@ class Environments:
                 tell(f"waiting for the lock of the {manifest.name} environment")
                 fcntl.flock(lock_file, fcntl.LOCK_EX)
                 if self.ready(manifest, requirements) is None:  # another host may have built it meanwhile
-                    build = _Build(self._variables(manifest), lock_file.fileno(), tell)
+                    build = Build(
+                        manifest,
+                        self._source(manifest),
+                        allows_cuda=self._allows_cuda,
+                        lock=lock_file.fileno(),
+                        progress=tell,
+                    )
                     if base is None:
-                        build.run(manifest, directory)
+                        build.run(directory)
                     else:
-                        build.run_on_top(manifest, directory, self._directory(base), requirements)
+                        build.run_on_top(directory, self._directory(base), requirements)
         except OSError as error:
             raise EnvironmentFailed(
                 f"the {manifest.name} environment could not be built in {directory.parent}: {error}"
@@ -163,99 +170,26 @@ class Environments:
         finally:
             self._building.pop(environment.key, None)
 
-    def _variables(self, manifest: Manifest) -> dict[str, str]:
+    def _source(self, manifest: Manifest) -> Source:
+        """What the settings say of a framework goes before what the machine says."""
         variables = uv_variables(self._environ)
-        if index := self._index_urls.get(manifest.name):
+        if place := self._find_links.get(manifest.name):
+            known = variables.get("UV_FIND_LINKS")
+            variables["UV_FIND_LINKS"] = f"{place},{known}" if known else place
+        index = self._index_urls.get(manifest.name)
+        if index and manifest.indexes:
+            return Source(variables).with_indexes((index,))
+        if index:
             variables["UV_DEFAULT_INDEX"] = index
-        return variables
+        return Source(variables)
 
 
-class _Build:
-    """One build, by uv, under the lock whose descriptor uv inherits."""
-
-    def __init__(self, variables: Mapping[str, str], lock: int, progress: Progress) -> None:
-        self._variables = variables
-        self._lock = lock
-        self._progress = progress
-
-    def run(self, manifest: Manifest, directory: Path) -> None:
-        lock = manifest.directory / manifest.lock
-        self._make(manifest, directory, "--require-hashes", "--requirement", str(lock))
-
-    def run_on_top(self, manifest: Manifest, directory: Path, base: Path, requirements: str) -> None:
-        """The `base` environment with a user's requirements. Nothing is built from source: see `user_code`."""
-        wanted = directory.parent / f"{directory.name}.txt"
-        wanted.write_text(requirements)
-        try:
-            self._make(manifest, directory, "--only-binary", ":all:", "--requirement", str(wanted), base=base)
-        except EnvironmentFailed as error:
-            raise EnvironmentFailed(f"requirements.txt could not be installed: {error}") from error
-        finally:
-            wanted.unlink(missing_ok=True)
-
-    def _make(self, manifest: Manifest, directory: Path, *wanted: str, base: Path | None = None) -> None:
-        log.info("building an environment", extra={"framework": manifest.name, "directory": str(directory)})
-        self._progress(f"building the {manifest.name} environment")
-        shutil.rmtree(directory, ignore_errors=True)  # what is left of a build that was cut off
-        try:
-            self._uv(manifest, "venv", "--no-project", "--python", sys.executable, str(directory))
-            if base is not None:
-                _link_packages(base, directory)
-            python = str(directory / "bin" / "python")
-            self._uv(manifest, "pip", "install", "--python", python, "--compile-bytecode", *wanted)
-            if base is not None:
-                _drop_stale_bytecode(base, directory)
-            _mark_ready(directory)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        log.info("an environment is ready", extra={"framework": manifest.name, "directory": str(directory)})
-
-    def _uv(self, manifest: Manifest, *arguments: str) -> None:
-        lines: deque[str] = deque(maxlen=LAST_LINES)
-        with subprocess.Popen(
-            [uv.find_uv_bin(), "--no-config", *arguments],
-            env=dict(self._variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=(self._lock,),
-        ) as process:
-            assert process.stdout is not None, "it was asked for"
-            for line in process.stdout:
-                if line := line.strip():
-                    lines.append(line)
-                    self._progress(f"building the {manifest.name} environment: {line[:200]}")
-        if process.returncode != 0:
-            raise EnvironmentFailed(
-                f"uv {' '.join(arguments[:2])} ended with {process.returncode}: {' | '.join(_complaint(lines))}. "
-                f"Check that the package index can be reached (UV_DEFAULT_INDEX, proxy variables, or the setting "
-                f"index_urls for {manifest.name}) and that the disk has room, then try again"
-            )
-
-
-def _drop_stale_bytecode(base: Path, directory: Path) -> None:
-    """Removes bytecode that is the base's where the source is not.
-
-    Bytecode counts as fresh when time and size of its source fit, and two versions of a file in wheels that were
-    built reproducibly have the same time, often the same size too.
-    """
-    for compiled in directory.glob("lib/python*/site-packages/**/__pycache__/*.pyc"):
-        source = compiled.parent.parent / f"{compiled.name.split('.', 1)[0]}.py"
-        before = base / source.relative_to(directory)
-        old = base / compiled.relative_to(directory)
-        are_there = source.exists() and before.exists() and old.exists()
-        if are_there and compiled.samefile(old) and not source.samefile(before):
-            compiled.unlink()
-
-
-def _complaint(lines: Iterable[str]) -> list[str]:
-    """From where uv says what is wrong; all of it when it does not."""
-    told = list(lines)
-    begin = next((number for number, line in enumerate(told) if line.startswith(("×", "error:"))), 0)
-    return told[begin:]
+def _size_of(directory: Path) -> int:
+    """As its builder noted it."""
+    try:
+        return int((directory / SIZE).read_text())
+    except (OSError, ValueError):
+        return size_bytes(directory)
 
 
 def environment_key(manifest: Manifest, requirements: str = "") -> str:
@@ -271,18 +205,3 @@ def environment_key(manifest: Manifest, requirements: str = "") -> str:
         *([requirements] if requirements else []),
     )
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
-
-
-def _link_packages(base: Path, directory: Path) -> None:
-    """What is installed in one environment into another, without copying: installers replace files, never write
-    into them.
-    """
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": "", "platbase": ""}).lstrip("/"))
-    shutil.copytree(base / packages, directory / packages, copy_function=os.link, dirs_exist_ok=True)
-
-
-def _mark_ready(directory: Path) -> None:
-    with (directory / ".ready").open("w") as file:
-        file.write(BUILDER_VERSION)
-        file.flush()
-        os.fsync(file.fileno())

@@ -5,6 +5,7 @@ instance's directory that a second try would mind: a host that is killed here si
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceSpec
-from clary.host import model_files, user_code
+from clary.host import model_files, model_requirements, user_code
 from clary.host.artifacts import Artifacts, Cancelled
 from clary.host.environments import Environment, EnvironmentFailed, Environments
 from clary.host.failures import Refused
@@ -32,6 +33,8 @@ LITTLE_ROOM_BYTES = 1 << 20
 LISTENER = "fd:3"
 """On rung 1 the minder binds the socket and hands it in as this descriptor."""
 
+log = logging.getLogger(__name__)
+
 _ROOT = Path("/")
 _OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
 
@@ -43,6 +46,7 @@ class Chosen:
     manifest: Manifest
     requirements: str
     runs_script: bool
+    hint: str = ""  # what may be the matter if the requirements cannot be installed
 
 
 class Launcher:
@@ -75,11 +79,7 @@ class Launcher:
         """The framework for an instance. Raises `Refused`."""
         manifest = self._catalog.resolve(spec.image)
         if manifest is None:
-            raise Refused(
-                "ImageNotSupported",
-                f"no runtime answers for the image {spec.image}; there are "
-                f"{', '.join(self._catalog.repositories)}, and an image of one's own needs a container engine",
-            )
+            raise Refused("ImageNotSupported", self._no_runtime(spec.image))
         if manifest.script and user_code.is_announced(spec):
             manifest = self._for_script(manifest)
         if spec.role not in manifest.roles:
@@ -90,6 +90,14 @@ class Launcher:
         self._boxes.check(spec)
         return manifest
 
+    def _no_runtime(self, image: str) -> str:
+        if instead := self._catalog.refusal(image):
+            return f"no runtime answers for the image {image}: {instead}"
+        return (
+            f"no runtime answers for the image {image}; there are "
+            f"{', '.join(self._catalog.repositories)}, and an image of one's own needs a container engine"
+        )
+
     def for_artifacts(self, spec: InstanceSpec, directory: Path, manifest: Manifest) -> Chosen:
         """With the artefacts in place: what serves them, of which version, with which packages on top.
 
@@ -97,28 +105,46 @@ class Launcher:
         """
         images = self._catalog.resolve(spec.image) or manifest
         runs_script = bool(manifest.script) and user_code.is_there(spec, directory)
+        if not runs_script and (other := self._instead_of(manifest, spec, directory)) is not None:
+            images = manifest = other
         chosen = self._for_script(manifest) if runs_script else manifest
-        requirements = user_code.requirements_of(spec, directory) if runs_script else ""
-        if images.older is not None and model_files.needs_older(images.older, directory):
+        requirements = user_code.requirements_of(spec, directory, chosen.packages) if runs_script else ""
+        hint = ""
+        if chosen.own_requirements:
+            requirements, hint = model_requirements.read(directory / model_files.MODEL)
+        if images.older is not None and (
+            images.older.is_asked_for(spec.environment) or model_files.needs_older(images.older, directory)
+        ):
             chosen = chosen.in_older_environment()
-        return Chosen(chosen, requirements, runs_script)
+        return Chosen(chosen, requirements, runs_script, hint)
+
+    def _instead_of(self, manifest: Manifest, spec: InstanceSpec, directory: Path) -> Manifest | None:
+        """Who serves the model in place of its image's framework, by the names of its files."""
+        other = self._catalog.instead_of(manifest, model_files.names(directory))
+        if other is None or spec.role not in other.roles:
+            return None
+        log.info(
+            "another framework serves this model",
+            extra={"instance": spec.instance_id, "image": manifest.name, "served_by": other.name},
+        )
+        return replace(other, on_top=manifest.on_top)
 
     def _for_script(self, manifest: Manifest) -> Manifest:
         found = self._catalog.named(manifest.script)
         if found is None:
             raise Refused("ImageNotSupported", f"{manifest.name} needs {manifest.script} for scripts")
-        return found
+        return replace(found, on_top=manifest.on_top)
 
     def has_environment(self, manifest: Manifest, requirements: str) -> bool:
-        return self._environments.ready(manifest, requirements) is not None
+        return self._environments.ready(manifest, manifest.on_top + requirements) is not None
 
     def obtain_environment(
-        self, manifest: Manifest, progress: Callable[[str], None], requirements: str = ""
+        self, manifest: Manifest, progress: Callable[[str], None], requirements: str = "", hint: str = ""
     ) -> Environment:
         try:
-            return self._environments.obtain(manifest, progress, requirements)
+            return self._environments.obtain(manifest, progress, manifest.on_top + requirements)
         except EnvironmentFailed as error:
-            raise Refused("EnvironmentFailed", str(error)) from error
+            raise Refused("EnvironmentFailed", f"{hint}. {error}" if hint else str(error)) from error
 
     def place_artifacts(self, spec: InstanceSpec, directory: Path, is_cancelled: Callable[[], bool]) -> None:
         """Fetches what the instance needs and links it where the instance looks for it."""

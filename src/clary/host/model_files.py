@@ -1,7 +1,8 @@
-"""Which environment of its framework a model needs, as far as its files' first bytes tell.
+"""What a model's files tell of what serves it: by their names the framework, by their first bytes the environment.
 
-Older versions wrote files and pickles that later ones refuse. What to look for is data of the framework's manifest
-(`catalog.Older`); here the files are found and their beginnings compared, and nothing in them is ever loaded.
+An archive may hold another framework's model than its image says. Older versions wrote files and pickles that later
+ones refuse. What to look for is data of the frameworks' manifests (`catalog.Instead`, `catalog.Older`); here the
+files are found and their beginnings compared, and nothing in them is ever loaded.
 """
 
 import os
@@ -21,12 +22,22 @@ def needs_older(older: Older, directory: Path) -> bool:
     return any(older.is_needed_for(beginning) for beginning in _beginnings(directory / MODEL))
 
 
+def names(directory: Path) -> list[str]:
+    """Of the plain files in the root of the instance's model, hidden ones left out."""
+    model = directory / MODEL
+    if not model.is_dir():
+        return []
+    with os.scandir(model) as entries:
+        found = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    return sorted(name for name in found if not name.startswith("."))
+
+
 def _beginnings(model: Path) -> Iterator[bytes]:
     if not model.is_dir():
         return
     with os.scandir(model) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    for name in names[:MOST_FILES]:
+        found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    for name in found[:MOST_FILES]:
         yield _beginning(model / name)
 
 

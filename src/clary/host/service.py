@@ -24,6 +24,7 @@ from clary.host.artifacts import Artifacts
 from clary.host.environments import EnvironmentFailed, Environments
 from clary.host.failures import Refused
 from clary.host.identity import role_environment
+from clary.host.installing import has_gpu
 from clary.host.launching import Launcher
 from clary.host.metering import Metering
 from clary.host.rungs import Boxes, choose
@@ -58,7 +59,13 @@ class Host:
         self._catalog = catalog
         me = processes.current()
         self._logs = LogFiles(settings.logs_dir, clock, settings.log_max_bytes)
-        self._environments = Environments(settings.cache_dir / "environments", settings.index_urls, environ)
+        self._environments = Environments(
+            settings.cache_dir / "environments",
+            settings.index_urls,
+            environ,
+            find_links=settings.find_links,
+            allows_cuda=settings.cuda == "yes" or (settings.cuda == "auto" and has_gpu()),
+        )
         self._zygotes = Zygotes(clock, settings.zygote_idle_s, settings.zygote_max_idle)
         self._artifacts = Artifacts(
             settings.artifacts_dir,

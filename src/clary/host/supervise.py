@@ -225,13 +225,13 @@ class Instances:
         self._advance(instance, "fetching", _image(manifest, environment))
         self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
         chosen = self._launcher.for_artifacts(spec, directory, manifest)
-        if chosen.runs_script or chosen.manifest != manifest:
+        if chosen.runs_script or chosen.requirements or chosen.manifest != manifest:
             manifest = chosen.manifest
             is_built = self._launcher.has_environment(manifest, chosen.requirements)
             phase: Phase = "fetching" if is_built else "preparing"
             self._advance(instance, phase, _image(manifest, environment), runs_script=chosen.runs_script)
             environment = self._launcher.obtain_environment(
-                manifest, lambda text: self._tell(instance, text), chosen.requirements
+                manifest, lambda text: self._tell(instance, text), chosen.requirements, chosen.hint
             )
         self._advance(instance, "starting", _image(manifest, environment))
         minder = self._launcher.launch(spec, directory, environment, manifest)

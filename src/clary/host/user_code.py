@@ -6,14 +6,16 @@ only, because building one runs its code, here, outside of any instance.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from clary.domain.instances import Artifact, InstanceSpec
+from clary.host import mar_requirements
 from clary.host.failures import Refused
 
 SOURCE = "/opt/ml/code"
+MODEL = "opt/ml/model"
 MODEL_CODE = "/opt/ml/model/code"
 DEFAULT_PROGRAM = "inference.py"
 LARGEST_REQUIREMENTS_BYTES = 64 << 10
@@ -44,18 +46,34 @@ def is_announced(spec: InstanceSpec) -> bool:
 
 
 def is_there(spec: InstanceSpec, directory: Path) -> bool:
-    """Whether there is a script, once the artefacts are placed in the instance's directory."""
-    return is_announced(spec) or any(
-        (folder / DEFAULT_PROGRAM).is_file() for folder in _folders(spec, directory)
+    """Whether there is a script, or a TorchServe archive with a handler, once the artefacts are placed."""
+    return (
+        is_announced(spec)
+        or any((folder / DEFAULT_PROGRAM).is_file() for folder in _folders(spec, directory))
+        or bool(mar_requirements.archives_in(directory / MODEL))
     )
 
 
-def requirements_of(spec: InstanceSpec, directory: Path) -> str:
-    """What the script wants installed, in lines that are safe to hand to uv; empty for nothing. Raises `Refused`."""
+def requirements_of(spec: InstanceSpec, directory: Path, packages: str = "") -> str:
+    """What the script wants installed, in lines that are safe to hand to uv; empty for nothing. Raises `Refused`.
+
+    A folder named `packages` beside the script holds all it needs already.
+    """
     for folder in _folders(spec, directory):
+        if packages and (folder / packages).is_dir():
+            return ""
         if (folder / "requirements.txt").is_file():
             return "".join(f"{line}\n" for line in _lines(folder, "requirements.txt", 0))
-    return ""
+    return "".join(map(_archive_requirements, mar_requirements.archives_in(directory / MODEL)[:1]))
+
+
+def _archive_requirements(archive: Path) -> str:
+    """What the manifest of a TorchServe archive asks for. Raises `Refused`."""
+    found = mar_requirements.read(archive)
+    if "error" in found:
+        raise _refused(f"the requirementsFile of {archive.name}", found["error"])
+    lines = checked_lines(archive.parent, found.get("name", ""), found.get("text", "").splitlines())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _folders(spec: InstanceSpec, directory: Path) -> list[Path]:
@@ -67,7 +85,12 @@ def _folders(spec: InstanceSpec, directory: Path) -> list[Path]:
 def _lines(folder: Path, name: str, depth: int) -> Iterator[str]:
     if depth > DEEPEST:
         raise _refused(name, "its files include one another")
-    for line in _text(folder, name).replace("\\\n", " ").splitlines():
+    yield from checked_lines(folder, name, text_of(folder, name).replace("\\\n", " ").splitlines(), depth)
+
+
+def checked_lines(folder: Path, name: str, lines: Iterable[str], depth: int = 0) -> Iterator[str]:
+    """What the file of that name says in these lines, as far as it may be handed to uv. Raises `Refused`."""
+    for line in lines:
         line = re.sub(r"(^|\s)#.*$", "", line).strip()
         if not line:
             continue
@@ -87,7 +110,8 @@ def _is_harmless(line: str) -> bool:
     return bool(_INDEX.match(line)) or bool(_PACKAGE.match(line) and not _ADDRESS.search(line))
 
 
-def _text(folder: Path, name: str) -> str:
+def text_of(folder: Path, name: str) -> str:
+    """Raises `Refused`."""
     path = folder / name
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         raise _refused(name, "there is no such file beside the script")

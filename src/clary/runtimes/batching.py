@@ -28,6 +28,8 @@ MOST_WAITING_BYTES = 256 << 20
 LARGEST_BATCH_BYTES = 1 << 20
 LARGEST_INLINE_BYTES = 64 << 10
 LONGEST_INLINE_S = 0.005
+LONGEST_FIRST_S = 0.5
+"""A framework's first prediction compiles and loads: it alone says nothing, unless it takes as long as this."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Batcher:
         self._count = 0  # requests in all groups
         self._bytes = 0
         self._inline_bytes = LARGEST_INLINE_BYTES
+        self._is_first = True
 
     def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
         """`deliver` is called on the loop, once, and never before `submit` has returned."""
@@ -86,7 +89,9 @@ class Batcher:
     def _run_inline(self, groups: Sequence[_Group]) -> None:
         began = time.monotonic()
         responses = _predict(self._model, _requests(groups))
-        if time.monotonic() - began > LONGEST_INLINE_S:
+        elapsed_s = time.monotonic() - began
+        longest_s, self._is_first = (LONGEST_FIRST_S if self._is_first else LONGEST_INLINE_S), False
+        if elapsed_s > longest_s:
             self._inline_bytes = sum(group.size for group in groups) // 2
         _deliver(groups, responses)
 

@@ -52,6 +52,7 @@ class Limits:
 
     max_payload_bytes: int
     batch_strategy: str = "MULTI_RECORD"
+    concurrency: int = 0  # batches predicted at a time beside the event loop; 0: as many as vCPUs
 
 
 class Model(Protocol):

@@ -29,6 +29,11 @@ def plain(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def is_written(kind: str) -> bool:
+    """Whether `encode` knows the type, which has no parameters."""
+    return kind in _ENCODERS
+
+
 def decode(data: str | bytes, content_type: str) -> Any:
     """An array of the body, or for npz a sparse matrix. Raises `UnsupportedFormat`, and what numpy raises."""
     read = _DECODERS.get(plain(content_type))
@@ -46,7 +51,7 @@ def encode(values: Any, content_type: str) -> str | bytes:
 
 
 def to_json(values: Any) -> str:
-    return json.dumps(values, default=_jsonable)
+    return _JSON(values)
 
 
 def _from_json(data: str | bytes) -> Any:
@@ -83,6 +88,9 @@ def _jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+_JSON: Callable[[Any], str] = json.JSONEncoder(default=_jsonable).encode
 
 
 def _as_bytes(data: str | bytes) -> bytes:

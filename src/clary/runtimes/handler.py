@@ -14,18 +14,29 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from clary.runtimes import encoding
-from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, LoadError
+from clary.runtimes.contract import (
+    InvocationHead,
+    InvocationRequest,
+    InvocationResponse,
+    Limits,
+    LoadError,
+    Model,
+)
 
 DEFAULT_PROGRAM = "inference.py"
 Function = Callable[..., Any]
 _STEPS = ("input_fn", "predict_fn", "output_fn")
+MOST_TOGETHER = 256
+"""Requests a worker takes at once where the framework can answer several together."""
+
+_NO_LIMITS = Limits(1 << 62)
 _SESSION_FIELDS = ("X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id")
 _MOST_NAMES = 5
 
@@ -37,15 +48,33 @@ class Answers(Protocol):
         """Never raises."""
 
 
+@runtime_checkable
+class AnswersTogether(Protocol):
+    """What a worker runs that may take several of the waiting requests at once."""
+
+    most_together: int
+
+    def answer_all(self, requests: Sequence[InvocationRequest]) -> list[InvocationResponse]:
+        """One answer for each, in their order. Never raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a framework does where a script says nothing. `model_fn` None: the script must have one."""
+    """What a framework does where a script says nothing. `model_fn` None: the script must have one.
+
+    `together` makes of the script's model and the usual Accept one that answers several requests in one call, for
+    scripts that say how to load their model and nothing else. `begin` is called in each worker before any code of the
+    user's. `failure` answers for what a handler raises, where that is not 500 with words and stack.
+    """
 
     framework: str
     predict_fn: Function
     model_fn: Function | None = None
     input_fn: Function = encoding.decode
     output_fn: Function = encoding.encode
+    together: Callable[[Any, str, Limits], Model] | None = None
+    begin: Callable[[], None] | None = None
+    failure: Callable[[Exception], InvocationResponse] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +110,12 @@ def find_script(model_dir: Path, environment: Mapping[str, str]) -> Script | Non
     return None
 
 
-def load_script(script: Script, model_dir: Path, defaults: Defaults) -> "Handlers":
+def load_script(
+    script: Script, model_dir: Path, defaults: Defaults, limits: Limits = _NO_LIMITS
+) -> "Answers":
     """Runs the script and its `model_fn`. Raises `LoadError` for what only its author can put right."""
+    if defaults.begin is not None:
+        defaults.begin()
     sys.path[:0] = [str(folder) for folder in script.folders]
     module = _run(script)
     functions = {
@@ -101,7 +134,14 @@ def load_script(script: Script, model_dir: Path, defaults: Defaults) -> "Handler
             "define model_fn(model_dir) that reads the model and returns it"
         )
     model = _call(model_fn, str(model_dir), context=Context(str(model_dir)))
+    if not functions and defaults.together is not None:
+        return Together(defaults.together(model, default_accept(), limits))
     return Handlers(str(model_dir), model, functions, defaults)
+
+
+def default_accept() -> str:
+    """What an answer is written in for those that accept anything."""
+    return os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or encoding.JSON
 
 
 def words_of(error: BaseException) -> str:
@@ -145,6 +185,33 @@ class Context:
                 self.session_fields[name] = str(value)
 
 
+class Together:
+    """A script's model that the framework answers for, with what waits in one call. See `AnswersTogether`."""
+
+    most_together = MOST_TOGETHER
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def answer(self, request: InvocationRequest) -> InvocationResponse:
+        return self.answer_all([request])[0]
+
+    def answer_all(self, requests: Sequence[InvocationRequest]) -> list[InvocationResponse]:
+        try:
+            return self._model.predict(requests)
+        except Exception as error:  # noqa: BLE001  (a user's model: anything may come)
+            if len(requests) > 1:
+                return [self.answer(request) for request in requests]
+            return [failure(error)]
+
+
+def failure(error: Exception) -> InvocationResponse:
+    """What a handler raised, as the toolkit answers it; the same goes to the log."""
+    stack = "".join(traceback.format_exception(error))
+    print(f"invocation failed: {stack}", file=sys.stderr, flush=True)
+    return InvocationResponse(500, "text/plain; charset=utf-8", f"{error}\n{stack}".encode())
+
+
 class Handlers:
     """A script with its model."""
 
@@ -153,7 +220,8 @@ class Handlers:
     ) -> None:
         self._model_dir = model_dir
         self._model = model
-        self._accept = os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or encoding.JSON
+        self._accept = default_accept()
+        self._failure = defaults.failure
         self._transform = functions.get("transform_fn")
         self._input = functions.get("input_fn", defaults.input_fn)
         self._predict = functions.get("predict_fn", defaults.predict_fn)
@@ -164,9 +232,8 @@ class Handlers:
         try:
             return self._answer(request)
         except Exception as error:  # noqa: BLE001  (a user's code: anything may come)
-            stack = traceback.format_exc()
-            print(f"invocation failed: {stack}", file=sys.stderr, flush=True)
-            return InvocationResponse(500, "text/plain; charset=utf-8", f"{error}\n{stack}".encode())
+            answer = failure(error)
+            return answer if self._failure is None else self._failure(error)
 
     def _answer(self, request: InvocationRequest) -> InvocationResponse:
         head = request.head

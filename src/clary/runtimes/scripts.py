@@ -16,11 +16,12 @@ def serve_script(
 ) -> ScriptedModel:
     """Raises `LoadError`."""
     count, timeout_s = settings_of(environment, vcpus)
-    limits = Limits(_payload_limit(environment), "SINGLE_RECORD")
-    return ScriptedModel(partial(load_script, script, model_dir, defaults), count, timeout_s, limits)
+    limits = Limits(payload_limit(environment), "SINGLE_RECORD")
+    return ScriptedModel(partial(load_script, script, model_dir, defaults, limits), count, timeout_s, limits)
 
 
-def _payload_limit(environment: Mapping[str, str]) -> int:
+def payload_limit(environment: Mapping[str, str]) -> int:
+    """Raises `LoadError`."""
     wanted = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
     if wanted and not wanted.isdigit():
         raise LoadError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {wanted!r}, which is no number of megabytes")

@@ -117,7 +117,7 @@ async def _serve(server: ServerConfig, model: Model | Scripted, listener: socket
     if isinstance(model, Scripted):
         dispatcher = await model.dispatcher(loop)
     else:
-        dispatcher = Batcher(loop, model, server.vcpus)
+        dispatcher = Batcher(loop, model, model.limits.concurrency or server.vcpus)
     service = Service(dispatcher, _payload_limit(server, model), _execution_parameters(server, model))
     accepting = await _listen(loop, listener, service)
     log.info("serving at %s", server.listen)

@@ -5,9 +5,9 @@ breaks is in here: the server goes on answering pings, and ends a worker that do
 socket pair, in frames of a length and a marshalled tuple; the two sides run the same Python, and trust each other
 no more than a container trusts itself.
 
-    worker → server   (True, "") once it is loaded, or (False, why not)
-    server → worker   content type, accept, custom attributes, headers, body
-    worker → server   status, content type, body, custom attributes
+    worker → server   (True, "", how many requests it takes at once), or (False, why not, 0)
+    server → worker   for each request: content type, accept, custom attributes, headers, body
+    worker → server   for each request: status, content type, body, custom attributes, session fields
 """
 
 import ctypes
@@ -20,11 +20,11 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from clary.runtimes.contract import InvocationHead, InvocationRequest, LoadError
-from clary.runtimes.handler import Answers, words_of
+from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, LoadError
+from clary.runtimes.handler import Answers, AnswersTogether, words_of
 
 LENGTH = struct.Struct("<Q")
 _PR_SET_PDEATHSIG = 1
@@ -83,21 +83,26 @@ def _load(channel: socket.socket, load: Callable[[], Answers], tells_why: bool) 
     else:
         gc.collect()
         gc.freeze()
-        channel.sendall(frame((True, "")))
+        together = answers.most_together if isinstance(answers, AnswersTogether) else 1
+        channel.sendall(frame((True, "", together)))
         return answers
-    channel.sendall(frame((False, why)))
+    channel.sendall(frame((False, why, 0)))
     return None
 
 
 def _answer_on(channel: socket.socket, answers: Answers) -> None:
     me = os.getpid()
+    answer_all = answers.answer_all if isinstance(answers, AnswersTogether) else _one_by_one(answers)
     while (message := _receive(channel)) is not None:
-        content_type, accept, custom_attributes, headers, body = message
-        head = InvocationHead(content_type, accept, custom_attributes, headers)
-        response = answers.answer(InvocationRequest(head, body))
+        requests = [InvocationRequest(InvocationHead(*each[:4]), each[4]) for each in message]
+        responses = answer_all(requests)
         if os.getpid() != me:
             return  # a script that forked and came back twice: only the first may answer
-        channel.sendall(frame(tuple(response)))
+        channel.sendall(frame(tuple(map(tuple, responses))))
+
+
+def _one_by_one(answers: Answers) -> Callable[[Sequence[InvocationRequest]], list[InvocationResponse]]:
+    return lambda requests: [answers.answer(request) for request in requests]
 
 
 def _receive(channel: socket.socket) -> tuple[Any, ...] | None:

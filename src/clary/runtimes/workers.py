@@ -1,9 +1,10 @@
 """The model server's side of its workers: which of them gets which request, and what becomes of a broken one.
 
 A request goes to a worker that is free. When none is, it waits, except that a worker whose answers come fast gets
-one request ahead, so that it need not wait for the server between two. A worker that ends, or does not answer
-within `SAGEMAKER_MODEL_SERVER_TIMEOUT`, costs the request it had in hand (500) and is replaced; what it had been sent
-ahead goes to another.
+one request ahead, so that it need not wait for the server between two. A worker that can answer several requests
+together is given what waits, as much as it takes, and nothing ahead: what comes meanwhile is its next batch. A worker
+that ends, or does not answer within `SAGEMAKER_MODEL_SERVER_TIMEOUT`, costs the requests it had in hand (500) and is
+replaced; what it had been sent ahead goes to another.
 
 The first workers are forked before the event loop exists and before any thread; replacements from within it.
 """
@@ -34,6 +35,7 @@ from clary.runtimes.handler import Answers
 DEFAULT_TIMEOUT_S = 60.0
 MOST_WAITING_REQUESTS = 4096
 MOST_WAITING_BYTES = 256 << 20
+LARGEST_BATCH_BYTES = 1 << 20
 FAST_S = 0.005
 LONGEST_PAUSE_S = 30.0
 
@@ -52,9 +54,10 @@ class ScriptedModel:
         self._load = load
         self._timeout_s = timeout_s
         self._started = [_fork(load, number == 0) for number in range(count)]
+        self._together = 1
         try:
             for pid, channel in self._started:
-                _await_loaded(pid, channel)
+                self._together = _await_loaded(pid, channel)
         except LoadError:
             for pid, channel in self._started:
                 channel.close()
@@ -64,7 +67,7 @@ class ScriptedModel:
     async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> "Workers":
         workers = Workers(loop, self._load, self._timeout_s)
         for pid, channel in self._started:
-            await workers.add(pid, channel, is_loaded=True)
+            await workers.add(pid, channel, together=self._together)
         return workers
 
 
@@ -81,12 +84,14 @@ class Workers:
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
         self._closed = False
+        self._scheduled = False
         self._pause_s = 1.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def add(self, pid: int, channel: socket.socket, *, is_loaded: bool) -> None:
+    async def add(self, pid: int, channel: socket.socket, *, together: int) -> None:
+        """`together`: how many requests it takes at once; 0 for one that is not loaded yet."""
         channel.setblocking(False)
-        each = _Worker(self._loop, self, pid, is_loaded)
+        each = _Worker(self._loop, self, pid, together)
         await self._loop.create_unix_connection(lambda: each, sock=channel)
         self._workers.add(each)
         if self._closed:
@@ -99,6 +104,10 @@ class Workers:
         group = _Group(len(requests), deliver)
         for place, request in enumerate(requests):
             self._submit(request, partial(group.take, place))
+        if not self._scheduled:
+            # At the end of the loop's turn, so that what came together can go together.
+            self._scheduled = True
+            self._loop.call_soon(self._hand_out_all)
 
     def _submit(self, request: InvocationRequest, deliver: DeliverOne) -> None:
         if len(self._waiting) >= MOST_WAITING_REQUESTS or self._waiting_bytes > MOST_WAITING_BYTES:
@@ -107,6 +116,9 @@ class Workers:
             return
         self._waiting.append((request, deliver))
         self._waiting_bytes += len(request.body)
+
+    def _hand_out_all(self) -> None:
+        self._scheduled = False
         self.hand_out()
 
     def close(self) -> None:
@@ -120,30 +132,40 @@ class Workers:
         while self._waiting:
             ready = [each for each in self._workers if each.is_loaded]
             chosen = next((each for each in ready if not each.in_hand), None) or next(
-                (each for each in ready if len(each.in_hand) == 1 and each.is_fast), None
+                (each for each in ready if len(each.in_hand) == 1 and each.takes_ahead), None
             )
             if chosen is None:
                 return
-            request, deliver = self._waiting.popleft()
-            self._waiting_bytes -= len(request.body)
-            chosen.send(request, deliver)
+            chosen.send(self._take(chosen.together))
+
+    def _take(self, most: int) -> list[Waiting]:
+        """The oldest that wait, at least one."""
+        taken: list[Waiting] = []
+        size = 0
+        while self._waiting and len(taken) < most:
+            size += len(self._waiting[0][0].body)
+            if taken and size > LARGEST_BATCH_BYTES:
+                break
+            taken.append(self._waiting.popleft())
+            self._waiting_bytes -= len(taken[-1][0].body)
+        return taken
 
     def loaded(self) -> None:
         self._pause_s = 1.0
         self.hand_out()
 
     def lost(self, gone: "_Worker", why: str) -> None:
-        """Its request in hand is answered, the one behind it goes first in the line, another takes its place."""
+        """Its requests in hand are answered, what is behind them goes first in the line, another takes its place."""
         self._workers.discard(gone)
         if self._closed:
             return
         log.error("worker %d ended: %s", gone.pid, why)
         in_hand = list(gone.in_hand)
-        for request, deliver in reversed(in_hand[1:]):
+        for request, deliver in reversed([each for batch in in_hand[1:] for each in batch]):
             self._waiting.appendleft((request, deliver))
             self._waiting_bytes += len(request.body)
-        if in_hand:
-            in_hand[0][1](HandlerFailed(f"The script's process ended while it answered: {why}").response())
+        for _, deliver in in_hand[0] if in_hand else ():
+            deliver(HandlerFailed(f"The script's process ended while it answered: {why}").response())
         delay_s = 0.0
         if not gone.is_loaded:
             delay_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
@@ -153,7 +175,7 @@ class Workers:
         if self._closed:
             return
         pid, channel = _fork(self._load, tells_why=True)
-        task = self._loop.create_task(self.add(pid, channel, is_loaded=False))
+        task = self._loop.create_task(self.add(pid, channel, together=0))
         self._tasks.add(task)
         task.add_done_callback(partial(self._replaced, channel))
 
@@ -179,33 +201,36 @@ class _Group:
 
 
 class _Worker(asyncio.Protocol):
-    """One worker, as the server sees it. `in_hand`: what it was sent; it works at the first of them."""
+    """One worker, as the server sees it. `in_hand`: the batches it was sent; it works at the first of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, pid: int, is_loaded: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, pid: int, together: int) -> None:
         self._loop = loop
         self._workers = workers
         self.pid = pid
-        self.is_loaded = is_loaded
+        self.together = together
         self.is_fast = False
-        self.in_hand: deque[Waiting] = deque()
+        self.in_hand: deque[list[Waiting]] = deque()
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._began = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._why = ""
 
+    @property
+    def is_loaded(self) -> bool:
+        return self.together > 0
+
+    @property
+    def takes_ahead(self) -> bool:
+        return self.is_fast and self.together == 1
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def send(self, request: InvocationRequest, deliver: DeliverOne) -> None:
+    def send(self, batch: list[Waiting]) -> None:
         assert self._transport is not None, "it was connected before it was known"
-        self.in_hand.append((request, deliver))
-        head = request.head
-        # The body may be a view of the connection's buffer.
-        body = bytes(request.body)
-        self._transport.write(
-            worker.frame((head.content_type, head.accept, head.custom_attributes, head.headers, body))
-        )
+        self.in_hand.append(batch)
+        self._transport.write(worker.frame(tuple(_message(request) for request, _ in batch)))
         if len(self.in_hand) == 1:
             self._begin()
 
@@ -249,18 +274,25 @@ class _Worker(asyncio.Protocol):
 
     def _take(self, message: tuple[Any, ...]) -> None:
         if not self.is_loaded:
-            self.is_loaded, self._why = message
-            if self.is_loaded:
+            _, self._why, self.together = message
+            if self.together:
                 self._workers.loaded()
             return
         if not self.in_hand:
             return
-        _, deliver = self.in_hand.popleft()
+        batch = self.in_hand.popleft()
         self.is_fast = self._loop.time() - self._began < FAST_S
         if self.in_hand:
             self._begin()
         self._workers.hand_out()
-        deliver(InvocationResponse(*message))
+        for (_, deliver), answer in zip(batch, message, strict=True):
+            deliver(InvocationResponse(*answer))
+
+
+def _message(request: InvocationRequest) -> tuple[Any, ...]:
+    head = request.head
+    # The body may be a view of the connection's buffer.
+    return (head.content_type, head.accept, head.custom_attributes, head.headers, bytes(request.body))
 
 
 def settings_of(environment: Mapping[str, str], vcpus: int) -> tuple[int, float]:
@@ -289,14 +321,17 @@ def _fork(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.soc
     return pid, ours
 
 
-def _await_loaded(pid: int, channel: socket.socket) -> None:
+def _await_loaded(pid: int, channel: socket.socket) -> int:
+    """How many requests it takes at once. Raises `LoadError`."""
     head = _read(channel, worker.LENGTH.size)
     data = _read(channel, worker.LENGTH.unpack(head)[0]) if head else b""
     if not data:
         raise LoadError(f"the script's process ended while it was loaded: {_end(pid)}")
-    is_loaded, why = marshal.loads(data)
+    message: tuple[bool, str, int] = marshal.loads(data)
+    is_loaded, why, together = message
     if not is_loaded:
         raise LoadError(why)
+    return together
 
 
 def _read(channel: socket.socket, count: int) -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from clary.catalog import Catalog, CatalogError
+from clary.links.images import OwnImage, write
 
 GOOD = """
 name = "toy"
@@ -78,6 +79,9 @@ def test_variables_that_count_at_import_are_known_by_pattern(tmp_path: Path) -> 
         (GOOD + '[older]\nversion = "0"\nlock = "missing.lock"', "missing.lock"),
         (GOOD + '[older]\nversion = "0"\nlock = "manifest.toml"\nsigns = ["("]', "[older]"),
         (GOOD + '[older]\nversion = "0"\nlock = "manifest.toml"\ncolour = 1', "colour"),
+        (GOOD + "[[instead]]\nof = ['toy']", "names no file"),
+        (GOOD + "[[instead]]\nfile = 'a'\ncolour = 1", "colour"),
+        (GOOD + "instead = [1]", "names no file"),
     ],
 )
 def test_a_manifest_with_a_mistake_is_refused_by_path(tmp_path: Path, text: str, words: str) -> None:
@@ -103,3 +107,58 @@ def test_H06_an_older_environment_differs_in_version_and_lock_alone(tmp_path: Pa
 def test_two_frameworks_cannot_share_a_repository(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="own/toy"):
         catalog(tmp_path, GOOD, GOOD.replace('name = "toy"', 'name = "other"').replace('"toy",', ""))
+
+
+def framework(name: str, more: str = "") -> str:
+    return GOOD.replace('"toy"', f'"{name}"').replace("own/toy", f"own/{name}") + more
+
+
+def test_H07_a_framework_serves_what_it_claims_in_the_images_of_others(tmp_path: Path) -> None:
+    claims = '[[instead]]\nfile = "*.graph"\nof = ["toy"]\nunless = ["*.toy"]\n'
+    found = catalog(
+        tmp_path,
+        framework("toy"),
+        framework("graphs", claims),
+        framework("any", '[[instead]]\nfile = "SAVED"'),
+    )
+    toy, graphs = found.named("toy"), found.named("graphs")
+    assert toy is not None
+    assert graphs is not None
+
+    def instead(files: list[str], of: object = toy) -> str | None:
+        other = found.instead_of(graphs if of is graphs else toy, files)
+        return other.name if other else None
+
+    assert instead(["a.graph", "readme"]) == "graphs"
+    assert instead(["a.graph", "model.toy"]) is None
+    assert instead(["readme"]) is None
+    assert instead(["a.graph", "SAVED"]) == "any", "a plain name says more than a pattern"
+    assert instead(["a.graph"], of=graphs) is None
+    assert instead(["SAVED"], of=graphs) == "any"
+
+
+def test_H04_an_image_of_one_s_own_is_there_as_soon_as_its_file_is(tmp_path: Path) -> None:
+    (tmp_path / "frameworks").mkdir()
+    catalog(tmp_path / "frameworks", framework("toy"))
+    own = tmp_path / "images"
+    found = Catalog.load(tmp_path / "frameworks", own=own)
+    assert found.resolve("churn:1") is None
+    write(own, OwnImage("churn", "toy", ("a",), ("a==1", "b==2")))
+    manifest = found.resolve("123456789012.dkr.ecr.us-east-1.amazonaws.com/churn:7")
+    assert manifest is not None
+    assert (manifest.name, manifest.on_top) == ("toy", "a==1\nb==2\n")
+    assert "churn" in found.repositories
+    write(own, OwnImage("toy", "toy", (), ("never==1",)))
+    toy = found.resolve("toy")
+    assert toy is not None
+    assert toy.on_top == "", "a framework's own name is its own"
+
+
+def test_an_image_of_one_s_own_that_cannot_be_used_is_none(tmp_path: Path) -> None:
+    (tmp_path / "frameworks").mkdir()
+    catalog(tmp_path / "frameworks", framework("toy"))
+    found = Catalog.load(tmp_path / "frameworks", own=tmp_path)
+    (tmp_path / "broken.toml").write_text("on = ")
+    (tmp_path / "partly.toml").write_text('on = "toy"')
+    write(tmp_path, OwnImage("lost", "gone", (), ()))
+    assert [found.resolve(name) for name in ("broken", "partly", "lost", "..", "a/b")] == [None] * 5

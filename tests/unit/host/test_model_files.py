@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clary.catalog import Catalog, Older
-from clary.host.model_files import BEGINNING_BYTES, MODEL, needs_older
+from clary.host.model_files import BEGINNING_BYTES, MODEL, names, needs_older
 
 KEPT = Path(__file__).parents[2] / "golden" / "xgboost"
 BEFORE_UBJ = ("0.90", "1.0", "1.2", "1.3", "1.5")
@@ -66,3 +66,13 @@ def test_only_plain_files_of_the_root_are_looked_at(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there_needs_nothing(tmp_path: Path) -> None:
     assert not needs_older(older(), tmp_path)
+
+
+def test_the_names_of_plain_files_in_the_root_are_known(tmp_path: Path) -> None:
+    assert names(tmp_path) == []
+    model = tmp_path / MODEL
+    (model / "folder").mkdir(parents=True)
+    for name in ("b.onnx", "a", ".hidden"):
+        (model / name).write_bytes(b"")
+    (model / "link.onnx").symlink_to(model / "a")
+    assert names(tmp_path) == ["a", "b.onnx"]

@@ -1,5 +1,7 @@
 """What the host reads of a script's source, and what of its requirements it hands on."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -117,4 +119,44 @@ def test_requirements_that_are_no_such_text_are_refused(tmp_path: Path, content:
     write(tmp_path, "")
     (tmp_path / "opt/ml/model/code/requirements.txt").write_bytes(content)
     with pytest.raises(Refused, match="cannot be installed"):
+        user_code.requirements_of(spec(), tmp_path)
+
+
+def mar(directory: Path, requirements: bytes, name: str = "wanted.txt") -> Path:
+    path = directory / "opt/ml/model/net.mar"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest = {"model": {"modelName": "net", "handler": "net.py", "requirementsFile": name}}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("wanted.txt", requirements)
+    return path
+
+
+def test_H06_a_torchserve_archive_is_code_and_names_its_requirements(tmp_path: Path) -> None:
+    mar(tmp_path, b"inflection==0.5.1  # one\n")
+    assert user_code.is_there(spec(), tmp_path)
+    assert user_code.requirements_of(spec(), tmp_path) == "inflection==0.5.1\n"
+
+
+@pytest.mark.parametrize(
+    ("requirements", "name", "words"),
+    [
+        (b"-e .\n", "wanted.txt", "is not supported here"),
+        (b"x" * 70_000, "wanted.txt", "more than 65,536 bytes"),
+        (b"", "../../etc/passwd", "no file of the archive"),
+        (b"", "gone.txt", "gone.txt"),
+        (b"\xff", "wanted.txt", "utf-8"),
+    ],
+)
+def test_H06_requirements_of_an_archive_are_a_stranger_s(
+    tmp_path: Path, requirements: bytes, name: str, words: str
+) -> None:
+    mar(tmp_path, requirements, name)
+    with pytest.raises(Refused, match=words):
+        user_code.requirements_of(spec(), tmp_path)
+
+
+def test_H06_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+    mar(tmp_path, b"").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(Refused, match=r"net\.mar"):
         user_code.requirements_of(spec(), tmp_path)

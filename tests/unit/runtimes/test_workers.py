@@ -34,6 +34,16 @@ class Obedient:
         return InvocationResponse(200, "text/plain", request.body + b" %d" % os.getpid(), "mine")
 
 
+class Together(Obedient):
+    """Answers up to three at once, and says how many there were."""
+
+    most_together = 3
+
+    def answer_all(self, requests: Sequence[InvocationRequest]) -> list[InvocationResponse]:
+        answers = [self.answer(request) for request in requests]
+        return [answer._replace(custom_attributes=f"{len(requests)}") for answer in answers]
+
+
 async def _of_its_own() -> int:
     return 7
 
@@ -69,6 +79,18 @@ def test_H06_each_request_gets_its_own_answer() -> None:
     answers = ask(bodies, count=2)
     assert [answer.body.split()[0] for answer in answers] == bodies
     assert {answer.custom_attributes for answer in answers} == {"mine"}
+
+
+def test_H06_a_worker_that_answers_several_is_given_what_waits() -> None:
+    bodies = [b"r%d" % number for number in range(7)]
+    answers = ask(bodies, load=Together)
+    assert [answer.body.split()[0] for answer in answers] == bodies
+    assert [answer.custom_attributes for answer in answers] == ["3"] * 6 + ["1"]
+
+
+def test_H06_a_worker_that_ends_costs_what_it_answered_together() -> None:
+    answers = ask([b"a", b"exit 3", b"b", b"c"], load=Together)
+    assert [answer.status for answer in answers] == [500, 500, 500, 200]
 
 
 def test_H06_a_large_body_goes_there_and_back() -> None:

@@ -85,7 +85,7 @@ def _tags(
 
 
 def _digest(manifest: Manifest) -> str:
-    text = f"{manifest.name}\0{manifest.version}\0{manifest.lock_text()}"
+    text = f"{manifest.name}\0{manifest.version}\0{manifest.lock_text()}{manifest.on_top}"
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

@@ -168,7 +168,8 @@ def _append_sparse(
         raise BadRequest(
             f"Unable to evaluate payload provided: {len(rows)} rows of {features} features are too many at once"
         )
-    blank = array("f", [_MISSING]) * features
+    blank = values[:0]  # of the same type
+    blank.extend([_MISSING] * features)
     for pairs in rows:
         row = blank[:]
         for index, value in pairs:

@@ -1,0 +1,1 @@
+"""Helpers of TorchServe that handlers import."""
