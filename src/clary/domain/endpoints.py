@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 from clary.domain.arns import endpoint_log_group
 from clary.domain.deployments import AT_ONCE, Deployment, DeploymentPolicy
-from clary.domain.instances import Artifact, Failure, InstanceSpec, LogTarget, instance_id
+from clary.domain.instances import (
+    Artifact,
+    Container,
+    Failure,
+    InstanceSpec,
+    LogTarget,
+    ModelSource,
+    instance_id,
+)
 from clary.domain.routes import Capture, EndpointKey, EndpointRoute, Routing
 
 PRIMARY_CONTAINER = "primary"
@@ -40,6 +48,11 @@ class Variant:
     startup_timeout_s: float = 240.0
     routing: Routing = "RANDOM"
     shows_routing: bool = False  # whether the configuration named a strategy: Describe echoes it then
+    models: ModelSource | None = None  # Mode MultiModel
+    containers: tuple[Container, ...] = ()  # empty, or at least two; see `InstanceSpec`
+    is_direct: bool = (
+        False  # callers name one of the containers; otherwise a request goes through all of them
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,4 +200,6 @@ def instance_spec(
         download_timeout_s=variant.download_timeout_s,
         startup_timeout_s=variant.startup_timeout_s,
         zone=zone_of(key.region, slot.ordinal, zones),
+        models=variant.models,
+        containers=variant.containers,
     )

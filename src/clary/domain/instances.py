@@ -38,6 +38,26 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a multi-model container finds the models that its callers name (`TargetModel`): below `prefix`, an
+    `s3://…/`. `is_cached`: a model stays loaded after a call (`ModelCacheSetting`)."""
+
+    prefix: str
+    is_cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One of several containers of an instance. `name` is its host name, and the word in error messages."""
+
+    name: str
+    image: str
+    environment: dict[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    models: ModelSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogTarget:
     """Where stdout and stderr go: CloudWatch Logs' names."""
 
@@ -49,7 +69,11 @@ class LogTarget:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """All a driver needs to start one instance. Sizes in bytes, times in seconds."""
+    """All a driver needs to start one instance. Sizes in bytes, times in seconds.
+
+    An instance of several containers says in `containers` what each is; `container`, `image`, `environment`,
+    `artifacts` and `models` are those of its only container otherwise.
+    """
 
     instance_id: InstanceId
     role: Role
@@ -73,6 +97,8 @@ class InstanceSpec:
     download_timeout_s: float = 3600.0
     startup_timeout_s: float = 240.0
     zone: str = ""  # `us-east-1a`: a label, which spreads what belongs together
+    models: ModelSource | None = None  # a multi-model container: it starts without a model
+    containers: tuple[Container, ...] = ()  # empty, or at least two
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +123,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """What the driver saw of one instance. `address` is `unix:/path` or `tcp:host:port` once ready."""
+    """What the driver saw of one instance. `address` is `unix:/path` or `tcp:host:port` once ready.
+
+    Of an instance of several containers `addresses` and `resolved_images` have one for each, in their order, and
+    the singular ones are the first container's. It is ready when all are, and has ended when one has.
+    """
 
     instance_id: InstanceId
     phase: Phase
@@ -108,6 +138,8 @@ class InstanceStatus:
     started_at: float | None = None  # seconds since the epoch
     ready_at: float | None = None
     runs_script: bool = False  # code of the user's answers
+    addresses: tuple[str, ...] = ()
+    resolved_images: tuple[str, ...] = ()
 
     @property
     def is_live(self) -> bool:

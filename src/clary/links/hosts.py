@@ -104,6 +104,73 @@ class TakeMetrics:  # → list[MetricBatch], those not acknowledged yet
     acked_sequence: int
 
 
+# Models of multi-model instances: asked by the gateways as well, so that they load with control dead.
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:  # → LoadedModel; waits until it is loaded, however many ask
+    """Errors: ModelMissing (nothing at that key), ModelDenied, ModelInvalid (no archive, or the container refuses it:
+    the message is the container's), ModelTimeout, NoRoom, InstanceMissing."""
+
+    instance_id: InstanceId
+    target_model: str
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    name: str  # what the container knows it by: `POST /models/<name>/invoke`
+    was_loaded: bool  # before anybody asked for it now: a cache hit
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """Calls of one model that one gateway has made since it last told."""
+
+    instance_id: InstanceId
+    name: str
+    calls: int
+    last_at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class UseModels:  # → None; what is used least recently is unloaded first
+    uses: tuple[ModelUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModels:  # → None; after a call of a model that is not to be cached
+    instance_id: InstanceId
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListModels:  # → list[ModelStatus], of those instances; of all without ids
+    ids: tuple[InstanceId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    instance_id: InstanceId
+    target_model: str
+    name: str
+    state: str  # downloading, loading, loaded, on disk, failed, evicted
+    size_bytes: int = 0  # on disk
+    memory_bytes: int = 0  # measured when it was loaded
+    loaded_at: float | None = None  # seconds since the epoch
+    last_used_at: float | None = None
+    calls: int = 0
+    is_pinned: bool = False
+    reason: str = ""  # why it failed, or was evicted
+
+
+@dataclass(frozen=True, slots=True)
+class PinModels:  # → None; pinned models are loaded now, and are never evicted
+    ids: tuple[InstanceId, ...]
+    target_models: tuple[str, ...]
+    is_pinned: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class GetStatus:  # → HostStatus
     pass
