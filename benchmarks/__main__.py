@@ -2,17 +2,19 @@
 
 import sys
 
-from benchmarks import control, handlers, lifecycle, objects, rungs, sdk, serving
+from benchmarks import chains, control, handlers, lifecycle, models, objects, rungs, sdk, serving
 from benchmarks.report import ROOT, write
 
 PARTS = {
     "serving": serving.run,
     "handlers": handlers.run,
+    "chains": chains.run,
     "sdk": sdk.run,
     "lifecycle": lifecycle.run,
     "rungs": rungs.run,
     "control": control.run,
     "objects": objects.run,
+    "models": models.run,
 }
 PAGE = ROOT / "docs" / "reference" / "performance.md"
 INTRODUCTION = (

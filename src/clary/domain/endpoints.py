@@ -54,6 +54,20 @@ class Variant:
         False  # callers name one of the containers; otherwise a request goes through all of them
     )
 
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Under which its images are kept in `EndpointState.images`, container by container."""
+        return tuple(f"{self.name}/{each.name}" for each in self.containers) or (self.name,)
+
+    def container_named(self, name: str) -> Container:
+        """One of several by its name; the only one, or all there is to say of several, otherwise."""
+        own = Container(self.container, self.image, self.environment, self.artifacts, self.models)
+        return next((each for each in self.containers if each.name == name), own)
+
+    @property
+    def environments(self) -> tuple[dict[str, str], ...]:
+        return tuple(each.environment for each in self.containers) or (self.environment,)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -134,7 +148,8 @@ class EndpointState:
     """
 
     fleet: Fleet | None = None
-    images: dict[str, str] = field(default_factory=dict)  # variant → what really answers for its image
+    # What really answers for the image of a variant; of one with several containers, of each `variant/container`.
+    images: dict[str, str] = field(default_factory=dict)
     deployed_at: datetime | None = None
     route: EndpointRoute | None = None
     route_generation: int = 0

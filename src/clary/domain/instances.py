@@ -23,6 +23,9 @@ Phase = Literal[
     "missing",  # the driver knows no such instance
 ]
 
+MOST_CONTAINERS = 15
+"""Of one instance."""
+
 LIVE_PHASES: frozenset[Phase] = frozenset(
     {"preparing", "fetching", "starting", "ready", "unhealthy", "stopping"}
 )
@@ -73,6 +76,9 @@ class InstanceSpec:
 
     An instance of several containers says in `containers` what each is; `container`, `image`, `environment`,
     `artifacts` and `models` are those of its only container otherwise.
+
+    Who runs each container as an instance of its own says of it in `member_of` which instance it belongs to, and that
+    it is container `number` (from 1) of `member_count`.
     """
 
     instance_id: InstanceId
@@ -99,6 +105,9 @@ class InstanceSpec:
     zone: str = ""  # `us-east-1a`: a label, which spreads what belongs together
     models: ModelSource | None = None  # a multi-model container: it starts without a model
     containers: tuple[Container, ...] = ()  # empty, or at least two
+    member_of: str = ""
+    number: int = 0
+    member_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,8 @@ class Failure:
     `code` is stable and machine-readable:
       EnvironmentFailed ArtifactMissing ArtifactDenied ArtifactInvalid DownloadTimeout DiskFull
       ImageNotSupported StartFailed PingTimeout PingFailed Exited Killed OutOfMemory
-    `reason` is the sentence for FailureReason, without log lines; `log_tail` the last lines it wrote.
+    `reason` is the sentence for FailureReason, without log lines; `log_tail` the last lines it wrote. `container` is
+    the one that failed, of an instance of several.
     """
 
     code: str
@@ -119,6 +129,7 @@ class Failure:
     memory_peak_bytes: int | None = None
     memory_limit_bytes: int | None = None
     next_command: str = ""
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)

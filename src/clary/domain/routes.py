@@ -48,6 +48,7 @@ class VariantRoute:
     share: float = 1.0  # of this variant's traffic
     config_name: str = ""  # not empty: its metrics are counted with the dimension EndpointConfigName as well
     models: str = ""  # not empty, an `s3://…/`: callers name one of the models below it
+    keeps_models: bool = True  # loaded after a call
     containers: tuple[str, ...] = ()  # the names of an instance's containers, when it has several
     is_direct: bool = (
         False  # callers name one of the containers; otherwise a request goes through all of them

@@ -110,7 +110,8 @@ class TakeMetrics:  # → list[MetricBatch], those not acknowledged yet
 @dataclass(frozen=True, slots=True)
 class LoadModel:  # → LoadedModel; waits until it is loaded, however many ask
     """Errors: ModelMissing (nothing at that key), ModelDenied, ModelInvalid (no archive, or the container refuses it:
-    the message is the container's), ModelTimeout, NoRoom, InstanceMissing."""
+    the message is the container's), ModelTimeout, NoRoom, InstanceMissing (it has seen nothing of the model),
+    InstanceEnded (while it loaded the model: the next one may end as well)."""
 
     instance_id: InstanceId
     target_model: str
@@ -121,6 +122,7 @@ class LoadModel:  # → LoadedModel; waits until it is loaded, however many ask
 class LoadedModel:
     name: str  # what the container knows it by: `POST /models/<name>/invoke`
     was_loaded: bool  # before anybody asked for it now: a cache hit
+    runs_script: bool = False  # code of the user's answers for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class ModelStatus:
     calls: int = 0
     is_pinned: bool = False
     reason: str = ""  # why it failed, or was evicted
+    loads: int = 0  # how often it was loaded: calls beyond these were hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,11 @@ class PinModels:  # → None; pinned models are loaded now, and are never evicte
     ids: tuple[InstanceId, ...]
     target_models: tuple[str, ...]
     is_pinned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpImage:  # → OwnImage, of an image that no runtime answers for; pulls nothing
+    image: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,7 @@ class HostStatus:
     artifacts_bytes: int
     sandbox_rung: int = 0
     sandbox: str = ""  # which rung and why, for people
+    engine: str = ""  # which container engine, or why none, for people
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -213,6 +222,22 @@ def handler(arguments: type[T], function: Callable[[T], object]) -> Handler:
     return lambda raw: function(decoder.decode(raw))
 
 
+def encode_call(operation: str, arguments: object) -> bytes:
+    """A request, to be put in a frame."""
+    return msgspec.json.encode({"v": VERSION, "op": operation, "args": arguments})
+
+
+def read_answer(operation: str, answer: bytes, result: type[T]) -> T:
+    """What a response holds, as a `result`. Raises `HostError` or `HostUnavailable`."""
+    try:
+        decoded = msgspec.json.decode(answer, type=_Answer)
+        if decoded.error is not None:
+            raise HostError(decoded.error.code, decoded.error.message)
+        return msgspec.json.decode(decoded.result, type=result)
+    except msgspec.DecodeError as error:
+        raise HostUnavailable(f"the host's answer to {operation} makes no sense: {error}") from error
+
+
 class HostClient:
     """Calls a host. Thread-safe; connections are kept and used again."""
 
@@ -226,15 +251,7 @@ class HostClient:
         self, operation: str, arguments: object, result: type[T], timeout_s: float = CALL_TIMEOUT_S
     ) -> T:
         """The host's answer as a `result`. Raises `HostError` or `HostUnavailable`."""
-        payload = msgspec.json.encode({"v": VERSION, "op": operation, "args": arguments})
-        answer = self._exchange(payload, timeout_s)
-        try:
-            decoded = msgspec.json.decode(answer, type=_Answer)
-            if decoded.error is not None:
-                raise HostError(decoded.error.code, decoded.error.message)
-            return msgspec.json.decode(decoded.result, type=result)
-        except msgspec.DecodeError as error:
-            raise HostUnavailable(f"the host's answer to {operation} makes no sense: {error}") from error
+        return read_answer(operation, self._exchange(encode_call(operation, arguments), timeout_s), result)
 
     def call_raw(self, operation: str, arguments: Mapping[str, object]) -> Any:
         """The same for callers that decode the answer themselves (logs): plain values in and out."""

@@ -10,7 +10,9 @@ whichever process died before. Everything is JSON, written beside its place and 
   lock           minder  locked while the minder lives: no second one starts beside it
   process.json   minder  the minder's identity, written before the instance is forked: it never starts twice
   exit.json      minder  how it ended (`Exit`)
+  container.json runner  of a container of the user's own: `clary.host.engine.notes`
   http.sock      instance  HTTP/1.1: `GET /ping`, `POST /invocations`; on rung 1 the minder binds it and hands it over
+  opt/ml/models  host    multi-model: what it has unpacked; model-notes/ says of which objects
   opt/ml, tmp    instance  what containers find under `/opt/ml` and `/tmp`
   ml, root       minder    rung 1: what lies behind the private `/opt/ml`, and where the private root is mounted
 
