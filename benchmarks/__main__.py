@@ -2,18 +2,20 @@
 
 import sys
 
-from benchmarks import control, handlers, lifecycle, objects, rungs, runtimes, sdk, serving
+from benchmarks import chains, control, handlers, lifecycle, models, objects, rungs, runtimes, sdk, serving
 from benchmarks.report import ROOT, write
 
 PARTS = {
     "serving": serving.run,
     "handlers": handlers.run,
     "runtimes": runtimes.run,
+    "chains": chains.run,
     "sdk": sdk.run,
     "lifecycle": lifecycle.run,
     "rungs": rungs.run,
     "control": control.run,
     "objects": objects.run,
+    "models": models.run,
 }
 PAGE = ROOT / "docs" / "reference" / "performance.md"
 INTRODUCTION = (

@@ -13,7 +13,11 @@ from platform_models import csv, eventually, numbers
 class Load:
     """Asks for the same prediction again and again, on threads, without retries, inside a `with` block."""
 
-    def __init__(self, server: RunningServer, endpoint: str, features: Any, threads: int = 2) -> None:
+    def __init__(
+        self, server: RunningServer, endpoint: str, features: Any, threads: int = 2, **members: Any
+    ) -> None:
+        """`members` are more of the request's."""
+        self._members = members
         self.answers: list[float] = []
         self.failures: list[str] = []
         self._runtime = server.client("sagemaker-runtime")
@@ -50,7 +54,11 @@ class Load:
         while not self._over.is_set():
             try:
                 answer = self._runtime.invoke_endpoint(
-                    EndpointName=self._endpoint, ContentType="text/csv", Accept="text/csv", Body=self._body
+                    EndpointName=self._endpoint,
+                    ContentType="text/csv",
+                    Accept="text/csv",
+                    Body=self._body,
+                    **self._members,
                 )
                 self.answers.append(round(numbers(answer["Body"].read())[0], 3))
             except (ClientError, BotoCoreError, ValueError) as error:

@@ -25,6 +25,7 @@ from clary.domain.alarm_evaluation import alarm_timing
 from clary.domain.clock import Clock, SystemClock
 from clary.domain.deployments import Verdict
 from clary.domain.faults import Fault
+from clary.domain.images import OwnImage
 from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver
@@ -155,7 +156,7 @@ class Control:
                 self._store,
                 self._clock,
                 _new_uid,
-                images,
+                _Images(images, self._host),
                 self._blobs,
                 startup_timeout_s=found.startup_timeout_s,
                 most_instances=found.max_endpoint_instances,
@@ -181,7 +182,13 @@ class Control:
         table.add(
             "clary",
             *admin.resources(
-                self._store, self._clock, found, log_tail=self._log_tail, reset=self._reset, parts=self._parts
+                self._store,
+                self._clock,
+                found,
+                log_tail=self._log_tail,
+                reset=self._reset,
+                parts=self._parts,
+                ask_host=self._host.call,
             ),
         )
         return table
@@ -316,7 +323,27 @@ class Control:
             "Environments": environments,
             "Zygotes": list(status.zygotes),
             "Sandbox": status.sandbox,
+            "ContainerEngine": status.engine,
         }
+
+
+class _Images:
+    """The catalog's images, and beyond them those of the host's container engine."""
+
+    def __init__(self, catalog: Catalog, host: HostClient) -> None:
+        self._catalog = catalog
+        self._host = host
+        self.repositories = catalog.repositories
+
+    def resolve(self, image_uri: str) -> object | None:
+        return self._catalog.resolve(image_uri)
+
+    def own(self, image_uri: str) -> OwnImage:
+        try:
+            return self._host.call("look_up_image", hosts.LookUpImage(image_uri), OwnImage)
+        except (hosts.HostError, hosts.HostUnavailable) as error:
+            text = f"Whether there is an image {image_uri} cannot be told now: {error}. Try again."
+            raise Fault("ServiceUnavailable", text, 503) from error
 
 
 def main() -> None:

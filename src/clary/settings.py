@@ -35,7 +35,12 @@ class Settings:
     sandbox: str = "auto"  # rung of the instances: 0, 1, or auto: 1 where it works
     sandbox_uid_base: int = 200_000  # started as root: the first uid of the instances
     sandbox_uids: int = 60_000  # started as root: how many uids from there on are theirs
-    sandbox_processes: int = 4096  # processes and threads of one instance on rung 1
+    sandbox_processes: int = 4096  # processes and threads of one instance on rung 1, or of one container
+    container_engine: str = (
+        "auto"  # runs your own images: auto (Docker's or Podman's socket), none, or a socket
+    )
+    container_pull: str = "missing"  # own images are pulled: always, missing, never
+    container_network: str = "bridge"  # the engine's network of containers that are not isolated
 
     max_invocation_bytes: int = 25 << 20  # a real-time request's body
     max_api_bytes: int = 16 << 20  # the body of any other request but S3's
@@ -64,6 +69,11 @@ class Settings:
     archive_max_members: int = 100_000  # files in one model.tar.gz
     archive_max_bytes: int = 64 << 30  # of one unpacked model.tar.gz
     archive_max_ratio: float = 200.0  # unpacked to packed size, where more than 64 MiB are unpacked
+    models_per_instance: int = (
+        0  # models that a multi-model instance holds loaded; 0: as many as its memory does
+    )
+    models_disk_bytes: int = 16 << 30  # of a multi-model instance's unpacked models; 0: no limit
+    models_refresh_s: float = 0.0  # how old a loaded model may be until its object is compared; 0: never
     log_max_bytes: int = 1 << 30  # of one log stream; then its oldest text goes
     zygote_idle_s: float = 900.0  # until an unused zygote ends
     zygote_max_idle: int = 4  # unused zygotes kept
@@ -253,17 +263,34 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"{name} is {getattr(settings, name)!r}; it must be fast or aws")
     if settings.sandbox not in ("auto", "0", "1"):
         raise SettingsError(f"sandbox is {settings.sandbox!r}; it must be auto, 0 or 1")
+    if settings.container_pull not in ("always", "missing", "never"):
+        raise SettingsError(
+            f"container_pull is {settings.container_pull!r}; it must be always, missing or never"
+        )
+    engine = settings.container_engine
+    if engine not in ("auto", "none") and not engine.removeprefix("unix://").startswith("/"):
+        raise SettingsError(
+            f"container_engine is {engine!r}; it must be auto, none or the path of a Unix socket"
+        )
+    if settings.container_network == "host":
+        raise SettingsError(
+            "container_network may not be host: containers would share ports with this machine"
+        )
     if settings.sandbox_uid_base < 1 or settings.sandbox_uids < 1:
         raise SettingsError(
             "sandbox_uid_base and sandbox_uids must be at least 1: instances never run as root"
         )
     if settings.cuda not in ("auto", "yes", "no"):
         raise SettingsError(f"cuda is {settings.cuda!r}; it must be auto, yes or no")
+    if min(settings.models_per_instance, settings.models_disk_bytes, settings.models_refresh_s) < 0:
+        raise SettingsError(
+            "models_per_instance, models_disk_bytes and models_refresh_s must not be negative"
+        )
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     if not 1 <= settings.zones <= 26:
         raise SettingsError("zones must be between 1 and 26: they are called a to z")
-    longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"
+    longest = settings.instances_dir / ("i-" + "0" * 17 + "-15") / "http.sock"  # a container's of several
     if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
         over = len(os.fsencode(longest)) - LONGEST_SOCKET_PATH
         raise SettingsError(

@@ -1,15 +1,25 @@
 """What every driver promises (`drivers/base.py`), over each of them: `local` with a real host process."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 
-from clary.domain.instances import Failure, InstanceSpec
+from clary.domain.instances import Container, Failure, InstanceSpec
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.fake import FakeDriver, Plan
 from clary.drivers.load import DRIVERS
-from hosting.harness import HostProcess, rungs_here, running_host, toy_spec, until, until_phase
+from engines.harness import IMAGE, TestEngine, container_spec
+from hosting.harness import (
+    HostProcess,
+    rungs_here,
+    running_host,
+    toy_pair,
+    toy_spec,
+    until,
+    until_phase,
+)
 
 
 class Rig(Protocol):
@@ -27,6 +37,9 @@ class Rig(Protocol):
 
     def stubborn(self, number: int) -> InstanceSpec:
         """Becomes ready, and does not end on SIGTERM."""
+
+    def of_two(self, number: int, first: str = "serve", second: str = "serve") -> InstanceSpec:
+        """An instance of two containers, `first` and `second`: each serves, or does `exit`, `unwell` as above."""
 
     def disconnect(self) -> None: ...
 
@@ -48,8 +61,37 @@ class LocalRig:
     def stubborn(self, number: int) -> InstanceSpec:
         return toy_spec(number, "stubborn")
 
+    def of_two(self, number: int, first: str = "serve", second: str = "serve") -> InstanceSpec:
+        words = {"serve": "serve", "exit": "exit:3", "unwell": "unwell"}
+        return toy_pair(number, words[first], words[second])
+
     def disconnect(self) -> None:
         self._host.kill()
+
+
+class ContainerRig(LocalRig):
+    """The same driver and host over images of the user's own."""
+
+    def good(self, number: int) -> InstanceSpec:
+        return self._spec(number, "serve")
+
+    def exits(self, number: int) -> InstanceSpec:
+        return self._spec(number, "exit:3")
+
+    def never_ready(self, number: int) -> InstanceSpec:
+        return self._spec(number, "unwell", startup_timeout_s=0.2)
+
+    def stubborn(self, number: int) -> InstanceSpec:
+        return self._spec(number, "stubborn")
+
+    def of_two(self, number: int, first: str = "serve", second: str = "serve") -> InstanceSpec:
+        """One of the frameworks, and one of the user's own."""
+        spec = toy_pair(number, first)
+        own = Container("second", IMAGE, {"DO": second})
+        return replace(spec, containers=(spec.containers[0], own))
+
+    def _spec(self, number: int, do: str, **changes: object) -> InstanceSpec:
+        return container_spec(number, do, network_isolated=True, **changes)
 
 
 class FakeRig:
@@ -70,13 +112,20 @@ class FakeRig:
     def stubborn(self, number: int) -> InstanceSpec:
         return toy_spec(number, "stubborn")
 
+    def of_two(self, number: int, first: str = "serve", second: str = "serve") -> InstanceSpec:
+        return toy_pair(number, first, second)
+
     def disconnect(self) -> None:
         self._fake.unreachable = True
 
     def _plan(self, spec: InstanceSpec) -> Plan:
-        do = spec.environment["TOY_DO"]
+        do, container = spec.environment.get("TOY_DO", "serve"), ""
+        for each in spec.containers:
+            if each.environment["TOY_DO"] != "serve":
+                do, container = each.environment["TOY_DO"], each.name
         if do == "exit":
-            return Plan(until="starting", failure=Failure("Exited", "it exited with code 3", exit_code=3))
+            failure = Failure("Exited", "it exited with code 3", exit_code=3, container=container)
+            return Plan(until="starting", failure=failure)
         if do == "unwell":
             return Plan(until="starting", failure=Failure("PingTimeout", "HTTP 503"))
         return Plan(stays_when_stopped=do == "stubborn")
@@ -84,14 +133,28 @@ class FakeRig:
 
 RIGS = [
     *(("local", rung) for rung in rungs_here()),
+    ("local", "container"),
     *((name, "") for name in sorted(DRIVERS) if name != "local"),
 ]
+
+
+@pytest.fixture(scope="module")
+def container_host(engine: TestEngine) -> Iterator[HostProcess]:
+    """One for all of them: containers take long enough to start."""
+    with running_host(container_engine=str(engine.socket)) as host:
+        yield host
 
 
 @pytest.fixture(params=RIGS, ids=lambda rig: "-".join(filter(None, rig)))
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     name, rung = request.param
-    if name == "local":
+    if rung == "container":
+        engine, host = request.getfixturevalue("engine"), request.getfixturevalue("container_host")
+        yield ContainerRig(host)
+        host.resume()
+        host.driver.remove([status.instance_id for status in host.driver.list()])
+        assert engine.containers() == []
+    elif name == "local":
         with running_host(sandbox=rung) as host:
             yield LocalRig(host)
     elif name == "fake":
@@ -198,6 +261,46 @@ def test_removing_ends_even_what_ignores_a_stop(rig: Rig) -> None:
     assert until_phase(rig.driver, spec.instance_id, "stopping").is_live
     rig.driver.remove([spec.instance_id])
     assert rig.driver.list() == []
+
+
+def test_C01_an_instance_of_two_containers_is_one_with_an_address_for_each(rig: Rig) -> None:
+    spec = rig.of_two(1)
+    handle = rig.driver.start(spec)
+    assert rig.driver.start(spec) == handle
+    status = until_phase(rig.driver, spec.instance_id, "ready")
+    assert len(set(status.addresses)) == 2
+    assert status.address == status.addresses[0]
+    assert len(status.resolved_images) == 2
+    assert status.ready_at is not None
+    assert rig.driver.list() == [status]
+    rig.driver.stop([spec.instance_id], grace_s=30)
+    assert until_phase(rig.driver, spec.instance_id, "exited").failure is None
+    rig.driver.remove([spec.instance_id])
+    assert rig.driver.list() == []
+
+
+def test_C01_a_container_that_ends_ends_its_instance_and_is_named(rig: Rig) -> None:
+    spec = rig.of_two(1, second="exit")
+    rig.driver.start(spec)
+    status = until_phase(rig.driver, spec.instance_id, "exited")
+    assert status.failure is not None
+    assert (status.failure.container, status.failure.code, status.failure.exit_code) == (
+        "second",
+        "Exited",
+        3,
+    )
+    assert status.ready_at is None
+    rig.driver.remove([spec.instance_id])
+    assert rig.driver.list() == []
+
+
+def test_C01_an_instance_is_not_ready_before_its_last_container_is(rig: Rig) -> None:
+    spec = rig.of_two(1, first="unwell")
+    rig.driver.start(spec)
+    status = until_phase(rig.driver, spec.instance_id, "starting", "exited")
+    assert (status.address, status.addresses) == ("", ())
+    rig.driver.remove([spec.instance_id])
+    assert rig.driver.inspect([spec.instance_id])[spec.instance_id].phase == "missing"
 
 
 def test_waiting_tells_of_changes_and_of_their_absence(rig: Rig) -> None:

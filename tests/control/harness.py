@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clary.blobs.base import NoSuchKey, ObjectInfo, ObjectPage
+from clary.blobs.base import NoSuchBucket, NoSuchKey, ObjectInfo, ObjectPage
 from clary.domain.alarms import ALARM_KIND, AlarmState
 from clary.domain.deployments import DEPLOYMENT_KIND, DeploymentPolicy, DeploymentRecord
 from clary.domain.endpoints import EndpointSpec
+from clary.domain.images import OwnImage
 from clary.domain.instances import Failure, InstanceId, InstanceStatus
 from clary.domain.principals import DEFAULT_ROLE_NAME, assumed_role
 from clary.domain.routes import EndpointKey, EndpointRoute
@@ -65,6 +66,9 @@ class OneImage:
 
     repositories = ("sagemaker-xgboost",)
 
+    def own(self, image_uri: str) -> OwnImage:
+        return OwnImage("an image of one's own needs a container engine, and there is none", engine=False)
+
     def resolve(self, image_uri: str) -> object | None:
         return object() if "sagemaker-xgboost:" in image_uri else None
 
@@ -82,6 +86,8 @@ class FakeObjects:
         return ObjectInfo(bucket=bucket, key=key, size=1, etag="e", modified_at=self._clock.now())
 
     def objects(self, bucket: str, *, prefix: str = "", limit: int = 1000) -> ObjectPage:
+        if not any(uri.startswith(f"s3://{bucket}/") for uri in self.uris):
+            raise NoSuchBucket(bucket)
         keys = sorted(uri.removeprefix(f"s3://{bucket}/") for uri in self.uris)
         found = [self.head(bucket, key) for key in keys if key.startswith(prefix)]
         return ObjectPage(tuple(found[:limit]), (), None)

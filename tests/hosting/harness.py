@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clary import settings
-from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus, LogTarget
+from clary.domain.instances import Container, InstanceId, InstanceSpec, InstanceStatus, LogTarget
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.local import LocalDriver
 from clary.host import limits
@@ -38,6 +38,15 @@ def toy_spec(number: int, do: str = "serve", **changes: object) -> InstanceSpec:
     return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
 
 
+def toy_pair(number: int, first: str = "serve", second: str = "serve") -> InstanceSpec:
+    """An instance of two containers of the tests' framework."""
+    image = toy_spec(number).image
+    containers = tuple(
+        Container(name, image, {"TOY_DO": do}) for name, do in (("first", first), ("second", second))
+    )
+    return toy_spec(number, environment={}, containers=containers, container="first")
+
+
 class HostProcess:
     """`clary.host`, started, killed and started again over one data directory."""
 
@@ -47,7 +56,7 @@ class HostProcess:
             cache_dir=root / "c",
             prewarm=(),
             ping_interval_s=0.1,
-            **changes,  # type: ignore[arg-type]
+            **{"container_engine": "none", **changes},  # type: ignore[arg-type]
         )
         # Of one instance: its minder and itself; on rung 1 an init too.
         self.processes = 3 if choose(self.settings.sandbox, 200_000).number else 2
@@ -77,6 +86,10 @@ class HostProcess:
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
+
+    def resume(self) -> None:
+        if self._process is None:
+            self.start()
 
     def terminate(self) -> None:
         self._end(signal.SIGTERM)

@@ -48,7 +48,9 @@ def variant(name: str, *containers: Container, weight: float = 1.0, **more: Any)
 
 def total(pair: World, metric: str, **dimensions: str) -> float:
     wanted = tuple(sorted(dimensions.items()))
-    points = [point for batch in pair.batches for point in batch.points]  # type: ignore[attr-defined]
+    # A gateway offers a batch until it hears that it was taken; control takes none twice.
+    batches = {(batch.source, batch.sequence): batch for batch in pair.batches}  # type: ignore[attr-defined]
+    points = [point for batch in batches.values() for point in batch.points]
     return float(sum(point.sum for point in points if (point.name, point.dimensions) == (metric, wanted)))
 
 

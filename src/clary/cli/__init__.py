@@ -30,6 +30,10 @@ COMMANDS = {
         "who deployed what to an endpoint, step by step, and what came of it",
     ),
     "image": ("clary.cli.image", "which runtime answers for an image; make one of a requirements file"),
+    "models": (
+        "clary.cli.models",
+        "the models of a multi-model endpoint: what is loaded, pinned and why not",
+    ),
     "doctor": ("clary.cli.doctor", "check this machine and say what would help"),
 }
 
@@ -125,6 +129,19 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "clary models [--data-dir DIR] [--all] [--json] ENDPOINT\n"
+        "       clary models [--data-dir DIR] {pin,unpin,prefetch} ENDPOINT MODEL ..."
+    )
+    parser.add_argument(
+        "words", nargs="+", metavar="ENDPOINT",
+        help="an endpoint's name; or pin, unpin or prefetch, an endpoint's name and models as in TargetModel",
+    )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="all models, not only the forty most worth it")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="FILE", help="a CSV table; its last column is predicted (default: diabetes)"
@@ -144,6 +161,7 @@ _OPTIONS = {
     "logs": _logs_options,
     "why": _why_options,
     "deployments": _deployments_options,
+    "models": _models_options,
     "demo": _demo_options,
     "image": _image_options,
 }

@@ -16,6 +16,7 @@ import uv
 
 from clary.cli import server
 from clary.cli.status import size
+from clary.host.engine.engines import Engines
 from clary.host.rungs import choose
 from clary.settings import Settings
 
@@ -34,7 +35,7 @@ class Finding:
 
 def run(arguments: argparse.Namespace) -> int:
     wanted = server.wanted(arguments)
-    findings = [*(check() for check in CHECKS), _sandbox(wanted), _disk(wanted.data_dir)]
+    findings = [*(check() for check in CHECKS), _sandbox(wanted), _engine(wanted), _disk(wanted.data_dir)]
     for finding in findings:
         mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[finding.verdict]
         print(f"{mark}  {finding.subject:<12} {finding.text}")
@@ -59,6 +60,13 @@ def _sandbox(found: Settings) -> Finding:
     rung = choose(found.sandbox, found.sandbox_uid_base)
     verdict = "bad" if rung.refusal else "good" if rung.number else "note"
     return Finding(verdict, "sandbox", rung.summary)
+
+
+def _engine(found: Settings) -> Finding:
+    """Only images of one's own need one, so there being none is worth a note, not more."""
+    engines = Engines(found.container_engine, os.environ, found.run_dir / "podman.sock")
+    summary = engines.summary
+    return Finding("note" if summary.startswith("none") else "good", "containers", summary)
 
 
 def _uv() -> Finding:

@@ -12,6 +12,8 @@ from clary.cli import server
 from clary.links import processes
 from clary.supervisor import names_of, roles
 
+MOST_NAMES = 4
+
 
 def run(arguments: argparse.Namespace) -> int:
     found = server.running(arguments)
@@ -23,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(_endpoints(status["Endpoints"]))
     for name, state in sorted(status["Parts"]["Environments"].items()):
         print(f"environment {name}: {state}")
+    if engine := status["Parts"].get("ContainerEngine"):
+        print(f"container engine: {engine}")
     print(f"space: {_space(found)}; {size(status['Disk']['FreeBytes'])} free")
     return 0
 
@@ -90,6 +94,7 @@ def _endpoints(endpoints: Sequence[Mapping[str, Any]]) -> str:
         ready = sum(known) if known else "?"  # control is of an older version, before `clary restart`
         wanted = sum(variant["InstanceCount"] for variant in endpoint["Variants"])
         note = deploying(endpoint["Deployment"]) if "Deployment" in endpoint else _trouble(endpoint)
+        note = note or _containers(endpoint["Variants"])
         rows.append((endpoint["Name"], endpoint["Status"], f"{ready}/{wanted}", endpoint["Config"], note))
     return table(("endpoint", "status", "ready", "config", ""), rows)
 
@@ -98,6 +103,24 @@ def _trouble(endpoint: Mapping[str, Any]) -> str:
     reason = _short(endpoint.get("FailureReason", ""))
     serves_on = reason and endpoint["Status"] == "InService"
     return f"last update: {reason}" if serves_on else reason
+
+
+def _containers(variants: Sequence[Mapping[str, Any]]) -> str:
+    """What the instances of each variant are made of, where that is more than one container."""
+    told = []
+    for variant in variants:
+        if names := variant.get("Containers"):
+            arrow = ", " if variant["Mode"] == "Direct" else " → "
+            text = f"{variant['Mode']}: {listed(names, arrow)}"
+            told.append(text if len(variants) == 1 else f"{variant['Name']} {text}")
+    return "; ".join(told)
+
+
+def listed(names: Sequence[str], separator: str = ", ") -> str:
+    """Of more than a few only the first, the last and how many."""
+    if len(names) <= MOST_NAMES:
+        return separator.join(names)
+    return f"{names[0]}{separator}…{separator}{names[-1]} ({len(names)})"
 
 
 def _short(reason: str) -> str:

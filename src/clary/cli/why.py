@@ -8,7 +8,7 @@ from typing import Any
 
 from clary.cli import server
 from clary.cli.evidence import told
-from clary.cli.status import table
+from clary.cli.status import listed, table
 
 WIDTH = 100
 _ELSEWHERE = frozenset({"reason", "log_tail"})
@@ -50,12 +50,13 @@ def _instances(instances: Sequence[Mapping[str, Any]]) -> list[str]:
             i.get("Config", ""),
             i.get("Zone", ""),
             i["Phase"] if i["Wanted"] else f"{i['Phase']}, not wanted",
+            listed(i.get("Containers", ())),
         )
         for i in instances
     ]
-    return [
-        f"  {line}" for line in table(("instance", "variant", "config", "zone", "phase"), rows).split("\n")
-    ]
+    last = "containers" if any(row[-1] for row in rows) else ""
+    columns = ("instance", "variant", "config", "zone", "phase", last)
+    return [f"  {line}" for line in table(columns, rows).split("\n")]
 
 
 def deploying(deployment: Mapping[str, Any]) -> str:

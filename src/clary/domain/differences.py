@@ -6,6 +6,7 @@ Values of a container's environment may be secrets: a line says that one changed
 from collections.abc import Iterator
 
 from clary.domain.endpoints import Fleet, Variant
+from clary.domain.instances import Container, ModelSource
 from clary.domain.routes import Capture
 
 _NOTHING = "nothing is different: new instances of the same configuration"
@@ -54,12 +55,40 @@ def _of_variants(old: tuple[Variant, ...], new: tuple[Variant, ...], word: str) 
 def _of_one(old: Variant, new: Variant, name: str) -> Iterator[str]:
     for attribute in _COMPARED:
         before, after = getattr(old, attribute), getattr(new, attribute)
-        if before != after:
+        is_told_below = attribute == "image" and old.containers and new.containers
+        if before != after and not is_told_below:
             yield f"{name}.{attribute}: {_shown(before)} → {_shown(after)}"
+    if old.containers or new.containers:
+        yield from _of_containers(old, new, name)
+    else:
+        yield from _of_container(old, new, name)
+
+
+def _of_containers(old: Variant, new: Variant, name: str) -> Iterator[str]:
+    if (mode := _mode(old)) != _mode(new):
+        yield f"{name}.mode: {mode} → {_mode(new)}"
+    before, after = ({each.name: each for each in variant.containers} for variant in (old, new))
+    if list(before) != list(after):
+        yield f"{name}.containers: {_shown(', '.join(before))} → {_shown(', '.join(after))}"
+    for each in (name for name in after if name in before):
+        if before[each].image != after[each].image:
+            yield f"{name}.{each}.image: {before[each].image} → {after[each].image}"
+        yield from _of_container(before[each], after[each], f"{name}.{each}")
+
+
+def _mode(variant: Variant) -> str:
+    if not variant.containers:
+        return "one container"
+    return "Direct" if variant.is_direct else "Serial"
+
+
+def _of_container(old: Variant | Container, new: Variant | Container, name: str) -> Iterator[str]:
     before_data = ", ".join(artifact.uri for artifact in old.artifacts)
     after_data = ", ".join(artifact.uri for artifact in new.artifacts)
     if before_data != after_data:
         yield f"{name}.model_data: {_shown(before_data)} → {_shown(after_data)}"
+    if old.models != new.models:
+        yield f"{name}.models: {_shown_models(old.models)} → {_shown_models(new.models)}"
     for key in sorted(old.environment.keys() | new.environment.keys()):
         if old.environment.get(key) == new.environment.get(key):
             continue
@@ -83,6 +112,12 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if value != "" else "none"
+
+
+def _shown_models(models: ModelSource | None) -> str:
+    if models is None:
+        return "none"
+    return models.prefix if models.is_cached else f"{models.prefix} (not cached)"
 
 
 def _shown_capture(capture: Capture | None) -> str:

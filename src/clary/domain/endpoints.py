@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 from clary.domain.arns import endpoint_log_group
 from clary.domain.deployments import AT_ONCE, Deployment, DeploymentPolicy
-from clary.domain.instances import Artifact, Failure, InstanceSpec, LogTarget, instance_id
+from clary.domain.instances import (
+    Artifact,
+    Container,
+    Failure,
+    InstanceSpec,
+    LogTarget,
+    ModelSource,
+    instance_id,
+)
 from clary.domain.routes import Capture, EndpointKey, EndpointRoute, Routing
 
 PRIMARY_CONTAINER = "primary"
@@ -40,6 +48,25 @@ class Variant:
     startup_timeout_s: float = 240.0
     routing: Routing = "RANDOM"
     shows_routing: bool = False  # whether the configuration named a strategy: Describe echoes it then
+    models: ModelSource | None = None  # Mode MultiModel
+    containers: tuple[Container, ...] = ()  # empty, or at least two; see `InstanceSpec`
+    is_direct: bool = (
+        False  # callers name one of the containers; otherwise a request goes through all of them
+    )
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Under which its images are kept in `EndpointState.images`, container by container."""
+        return tuple(f"{self.name}/{each.name}" for each in self.containers) or (self.name,)
+
+    def container_named(self, name: str) -> Container:
+        """One of several by its name; the only one, or all there is to say of several, otherwise."""
+        own = Container(self.container, self.image, self.environment, self.artifacts, self.models)
+        return next((each for each in self.containers if each.name == name), own)
+
+    @property
+    def environments(self) -> tuple[dict[str, str], ...]:
+        return tuple(each.environment for each in self.containers) or (self.environment,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +148,8 @@ class EndpointState:
     """
 
     fleet: Fleet | None = None
-    images: dict[str, str] = field(default_factory=dict)  # variant → what really answers for its image
+    # What really answers for the image of a variant; of one with several containers, of each `variant/container`.
+    images: dict[str, str] = field(default_factory=dict)
     deployed_at: datetime | None = None
     route: EndpointRoute | None = None
     route_generation: int = 0
@@ -187,4 +215,6 @@ def instance_spec(
         download_timeout_s=variant.download_timeout_s,
         startup_timeout_s=variant.startup_timeout_s,
         zone=zone_of(key.region, slot.ordinal, zones),
+        models=variant.models,
+        containers=variant.containers,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from clary.domain.endpoints import Problem, Variant
-from clary.domain.instances import Failure, InstanceStatus
+from clary.domain.instances import Container, Failure, InstanceStatus
 
 LONGEST_REASON = 1024
 
@@ -84,33 +84,34 @@ def _head(problem: Problem) -> str:
 
 
 def _aws_sentence(variant: Variant, failure: Failure) -> str:
-    uri = variant.artifacts[0].uri if variant.artifacts else ""
+    container = variant.container_named(failure.container)
+    uri = container.artifacts[0].uri if container.artifacts else ""
     match failure.code:
         case "ArtifactMissing" | "ArtifactDenied" | "DownloadTimeout":
             return (
-                f'Failed to download model data for container "{_container_number(variant)}" from URL: "{uri}". '
+                f'Failed to download model data for container "{_container_number(container)}" from URL: "{uri}". '
                 "Please ensure that there is an object located at the URL and that the role passed to "
                 "CreateModel has permissions to download the object."
             )
         case "ArtifactInvalid":
             return (
-                f'Failed to extract model data archive for container "{_container_number(variant)}" from URL: '
+                f'Failed to extract model data archive for container "{_container_number(container)}" from URL: '
                 f'"{uri}". Please ensure that the object located at the URL is a valid tar.gz archive.'
             )
         case "ImageNotSupported":
-            return f"The image '{variant.image}' does not exist."
+            return f"The image '{container.image}' does not exist."
         case "EnvironmentFailed" | "DiskFull" | "Missing":
             return "Request to service failed. If failure persists after retry, contact customer support."
         case _:
             return (
-                f"The {variant.container} container for production variant {variant.name} did not pass the "
+                f"The {container.name} container for production variant {variant.name} did not pass the "
                 "ping health check. Please check CloudWatch logs for this endpoint."
             )
 
 
-def _container_number(variant: Variant) -> str:
+def _container_number(container: Container) -> str:
     """SageMaker calls an unnamed container `primary` in some sentences and `container_1` in others."""
-    return "container_1" if variant.container == "primary" else variant.container
+    return "container_1" if container.name == "primary" else container.name
 
 
 def _evidence(failure: Failure) -> str:

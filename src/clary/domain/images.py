@@ -1,7 +1,7 @@
 """Image URIs. Accounts and regions in them say where AWS keeps an image; here only repository and tag count."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _URI = re.compile(
     r"^(?:(?P<registry>[^/]+[.:][^/]*)/)?(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>.+))?$"
@@ -14,6 +14,20 @@ class Image:
     repository: str
     tag: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnImage:
+    """What a machine's container engine knows of an image that no built-in runtime answers for.
+
+    `refusal` says why it cannot be used here, and is empty when it can. An image that is still to be pulled has no
+    `resolved` name and no labels yet.
+    """
+
+    refusal: str = ""
+    engine: bool = True  # there is an engine
+    resolved: str = ""  # `REPOSITORY@sha256:…`
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 def parse_image(uri: str) -> Image | None:

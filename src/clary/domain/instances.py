@@ -23,6 +23,9 @@ Phase = Literal[
     "missing",  # the driver knows no such instance
 ]
 
+MOST_CONTAINERS = 15
+"""Of one instance."""
+
 LIVE_PHASES: frozenset[Phase] = frozenset(
     {"preparing", "fetching", "starting", "ready", "unhealthy", "stopping"}
 )
@@ -38,6 +41,26 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a multi-model container finds the models that its callers name (`TargetModel`): below `prefix`, an
+    `s3://…/`. `is_cached`: a model stays loaded after a call (`ModelCacheSetting`)."""
+
+    prefix: str
+    is_cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One of several containers of an instance. `name` is its host name, and the word in error messages."""
+
+    name: str
+    image: str
+    environment: dict[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    models: ModelSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogTarget:
     """Where stdout and stderr go: CloudWatch Logs' names."""
 
@@ -49,7 +72,14 @@ class LogTarget:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """All a driver needs to start one instance. Sizes in bytes, times in seconds."""
+    """All a driver needs to start one instance. Sizes in bytes, times in seconds.
+
+    An instance of several containers says in `containers` what each is; `container`, `image`, `environment`,
+    `artifacts` and `models` are those of its only container otherwise.
+
+    Who runs each container as an instance of its own says of it in `member_of` which instance it belongs to, and that
+    it is container `number` (from 1) of `member_count`.
+    """
 
     instance_id: InstanceId
     role: Role
@@ -73,6 +103,11 @@ class InstanceSpec:
     download_timeout_s: float = 3600.0
     startup_timeout_s: float = 240.0
     zone: str = ""  # `us-east-1a`: a label, which spreads what belongs together
+    models: ModelSource | None = None  # a multi-model container: it starts without a model
+    containers: tuple[Container, ...] = ()  # empty, or at least two
+    member_of: str = ""
+    number: int = 0
+    member_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +117,8 @@ class Failure:
     `code` is stable and machine-readable:
       EnvironmentFailed ArtifactMissing ArtifactDenied ArtifactInvalid DownloadTimeout DiskFull
       ImageNotSupported StartFailed PingTimeout PingFailed Exited Killed OutOfMemory
-    `reason` is the sentence for FailureReason, without log lines; `log_tail` the last lines it wrote.
+    `reason` is the sentence for FailureReason, without log lines; `log_tail` the last lines it wrote. `container` is
+    the one that failed, of an instance of several.
     """
 
     code: str
@@ -93,11 +129,16 @@ class Failure:
     memory_peak_bytes: int | None = None
     memory_limit_bytes: int | None = None
     next_command: str = ""
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """What the driver saw of one instance. `address` is `unix:/path` or `tcp:host:port` once ready."""
+    """What the driver saw of one instance. `address` is `unix:/path` or `tcp:host:port` once ready.
+
+    Of an instance of several containers `addresses` and `resolved_images` have one for each, in their order, and
+    the singular ones are the first container's. It is ready when all are, and has ended when one has.
+    """
 
     instance_id: InstanceId
     phase: Phase
@@ -108,6 +149,8 @@ class InstanceStatus:
     started_at: float | None = None  # seconds since the epoch
     ready_at: float | None = None
     runs_script: bool = False  # code of the user's answers
+    addresses: tuple[str, ...] = ()
+    resolved_images: tuple[str, ...] = ()
 
     @property
     def is_live(self) -> bool:

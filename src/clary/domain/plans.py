@@ -114,13 +114,16 @@ def is_complete(seen: Seen, part: Part) -> bool:
 
 
 def images_of(seen: Seen, fleet: Fleet) -> dict[str, str]:
-    """Variant → what really answers for its image."""
+    """Variant, or variant/container where it has several → what really answers for its image."""
     standing = seen.standing
-    found = {}
+    found: dict[str, str] = {}
     for place, variant in places_of((Part(fleet),)).items():
         row = standing.at(place)
-        if row is not None and (image := standing.status(row).resolved_image):
-            found[variant.name] = image
+        if row is None:
+            continue
+        status = standing.status(row)
+        images = status.resolved_images or (status.resolved_image,)
+        found |= {key: image for key, image in zip(variant.image_keys, images, strict=False) if image}
     return found
 
 

@@ -147,6 +147,7 @@ _NEVER_PRESENT = frozenset(
         "s3:max-keys",
         "sts:externalid",
         "sts:rolesessionname",
+        "sagemaker:targetcontainerhostname",
         "sagemaker:targetmodel",
         "sagemaker:instancetypes",
         "aws:tagkeys",

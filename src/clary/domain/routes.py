@@ -18,11 +18,15 @@ class EndpointKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address that takes traffic: `unix:/path` or `tcp:host:port`. `token` is sent when not empty."""
+    """One address that takes traffic: `unix:/path` or `tcp:host:port`. `token` is sent when not empty.
+
+    `addresses` are those of an instance's containers, in their order, when it has several; the first is `address`.
+    """
 
     instance_id: InstanceId
     address: str
     token: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ class VariantRoute:
     fleet: str = ""  # the fleet's id
     share: float = 1.0  # of this variant's traffic
     config_name: str = ""  # not empty: its metrics are counted with the dimension EndpointConfigName as well
+    models: str = ""  # not empty, an `s3://…/`: callers name one of the models below it
+    keeps_models: bool = True  # loaded after a call
+    containers: tuple[str, ...] = ()  # the names of an instance's containers, when it has several
+    is_direct: bool = (
+        False  # callers name one of the containers; otherwise a request goes through all of them
+    )
 
 
 @dataclass(frozen=True, slots=True)

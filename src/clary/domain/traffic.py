@@ -126,11 +126,12 @@ def _variant_route(
 ) -> VariantRoute:
     ready = _ready(layer, variant, standing)
     # A script of the user's may have done things before it failed: only ours may be asked again, or in company.
-    is_ours = "SAGEMAKER_PROGRAM" not in variant.environment and not any(s.runs_script for s in ready)
+    announced = any("SAGEMAKER_PROGRAM" in environment for environment in variant.environments)
+    is_ours = not announced and not any(s.runs_script for s in ready)
     return VariantRoute(
         name=variant.name,
         weight=weight,
-        targets=tuple(Target(status.instance_id, status.address) for status in ready),
+        targets=tuple(Target(s.instance_id, s.address, addresses=s.addresses) for s in ready),
         routing=variant.routing,
         container=variant.container,
         retries_elsewhere=is_ours,
@@ -138,6 +139,10 @@ def _variant_route(
         fleet=layer.fleet.id,
         share=share,
         config_name=layer.fleet.config_name if layer.is_traced else "",
+        containers=tuple(each.name for each in variant.containers),
+        is_direct=variant.is_direct,
+        models="" if variant.models is None else variant.models.prefix,
+        keeps_models=variant.models is None or variant.models.is_cached,
     )
 
 

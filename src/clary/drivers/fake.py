@@ -158,11 +158,17 @@ class FakeDriver:
 
     def _set(self, fake: _Fake, phase: Phase) -> None:
         serving = phase in ("ready", "unhealthy")
+        addresses = [f"unix:/fake/{fake.spec.instance_id}/http.sock"]
+        if several := len(fake.spec.containers):
+            addresses = [f"unix:/fake/{fake.spec.instance_id}-{n + 1}/http.sock" for n in range(several)]
+        image = "clary/fake:1@sha256:" + "0" * 64
         fake.status = replace(
             fake.status,
             phase=phase,
-            address=f"unix:/fake/{fake.spec.instance_id}/http.sock" if serving else "",
-            resolved_image="clary/fake:1@sha256:" + "0" * 64,
+            address=addresses[0] if serving else "",
+            addresses=tuple(addresses) if serving and several else (),
+            resolved_image=image,
+            resolved_images=(image,) * several,
             ready_at=self._now() if phase == "ready" else fake.status.ready_at,
         )
         self._note_change()

@@ -2,7 +2,7 @@
 
 from clary.domain.arns import endpoint_log_group, log_group_arn
 from clary.domain.faults import Fault
-from clary.gateway.plans import EndpointPlan
+from clary.gateway.plans import EndpointPlan, VariantPlan
 from clary.wire.exchange import Exchange
 from clary.wire.faults import serialize_fault
 from clary.wire.heads import encode_fields
@@ -49,10 +49,79 @@ def not_multi_model(endpoint: EndpointPlan) -> Fault:
     )
 
 
+def missing_target_model(request_id: str) -> Fault:
+    return invalid(f"Request {request_id} is missing a target model header.")
+
+
+def unfit_target_model(model: str, why: str) -> Fault:
+    return invalid(f'The target model "{model}" cannot be the name of a model: {why}.')
+
+
+def no_streams_of_models(endpoint: EndpointPlan) -> Fault:
+    return invalid(
+        f"Endpoint {endpoint.name} is a multi-model endpoint, and InvokeEndpointWithResponseStream cannot name a "
+        "target model. Use InvokeEndpoint."
+    )
+
+
+def model_not_loaded(endpoint: EndpointPlan, variant: VariantPlan, model: str, code: str, why: str) -> Fault:
+    """Why a target model cannot be called; codes are those of `links.hosts.LoadModel`."""
+    if code in ("ModelMissing", "ModelDenied"):
+        bucket, _, prefix = variant.models.removeprefix("s3://").partition("/")
+        return invalid(
+            f"Failed to download model data(bucket: {bucket}, key: {prefix}{model}). Please ensure that there is an "
+            "object located at the URL and that the role passed to CreateModel has permissions to download the "
+            "model."
+        )
+    if code == "ModelInvalid":
+        return failed_model(endpoint, variant.container, 500, why.encode())
+    if code == "NoRoom":
+        return failed_model(endpoint, variant.container, 507, why.encode())
+    if code == "ModelTimeout":
+        return Fault(
+            "ModelNotReadyException",
+            f'The model "{model}" of endpoint {endpoint.name} is still downloading or loading. Wait and try your '
+            "request again.",
+            429,
+        )
+    if code == "HostUnavailable":
+        return unavailable(
+            f'The model "{model}" of endpoint {endpoint.name} is not loaded, and the process that loads models is not '
+            "there. Models that are loaded go on answering. Try again."
+        )
+    return unavailable(f'The model "{model}" of endpoint {endpoint.name} could not be loaded: {why}')
+
+
 def not_multi_container(endpoint: EndpointPlan) -> Fault:
     return invalid(
         f"Endpoint {endpoint.name} is not a multi-container endpoint with direct invocation and does not support "
         "target container hostname header."
+    )
+
+
+def no_container_named(endpoint: EndpointPlan) -> Fault:
+    return invalid(
+        f"Endpoint {endpoint.name} is a multi-container endpoint with direct invocation and the request is missing a "
+        f"target container hostname header. {_containers_of(endpoint)}"
+    )
+
+
+def unknown_container(endpoint: EndpointPlan, container: str) -> Fault:
+    return invalid(
+        f"Container {container} of endpoint {endpoint.name} of account {endpoint.key.account} not found. "
+        f"{_containers_of(endpoint)}"
+    )
+
+
+def _containers_of(endpoint: EndpointPlan) -> str:
+    names = {name: "" for variant in endpoint.route.variants for name in variant.containers}
+    return f"Specify one of these as the TargetContainerHostname: {', '.join(names)}."
+
+
+def no_sessions(endpoint: EndpointPlan) -> Fault:
+    return invalid(
+        f"Endpoint {endpoint.name} is an inference pipeline and does not support stateful sessions: which of its "
+        "containers would hold one is not defined. Leave SessionId out."
     )
 
 

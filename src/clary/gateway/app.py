@@ -16,7 +16,9 @@ from clary.gateway.capture import Capturer
 from clary.gateway.door import Door, State
 from clary.gateway.forward import Forwarding
 from clary.gateway.front import Front
+from clary.gateway.host_link import HostLink
 from clary.gateway.link import RouteLink
+from clary.gateway.models import Models
 from clary.gateway.public_hosts import Certificates, is_telemetry
 from clary.gateway.request_ids import request_ids
 from clary.gateway.role_credentials import RoleCredentials
@@ -71,10 +73,13 @@ class Gateway:
             most_spooled_bytes=settings.capture_spool_bytes,
             rotate_s=settings.capture_rotate_s,
         )
+        self._host = HostLink(settings.host_socket)
+        self._models = Models(self._host, loop)
         self._runtime = Runtime(
             self._table,
             verifier,
             ids,
+            self._models,
             max_body_bytes=settings.max_invocation_bytes,
             authorise=callers.authorise_invocation,
             sampler=self._capturer.sample,
@@ -100,6 +105,7 @@ class Gateway:
         processes.record(self._settings.run_dir / f"gateway-{self._number}.pid.json")
         await self._link.start()
         self._capturer.start(self._loop)
+        self._models.start()
         self._sweep()
         self._door.open()
         acceptor = Acceptor(self._listening.dup(), self._front.connection, sharers=self._settings.gateways)
@@ -116,6 +122,8 @@ class Gateway:
         self._front.close()
         await asyncio.gather(self._server.close(grace_s), self._inside.close(grace_s))
         self._sweeping.cancel()
+        self._models.close()
+        self._host.close()
         self._capturer.close()
         await self._link.close()
         await self._door.close()

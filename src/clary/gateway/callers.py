@@ -20,6 +20,7 @@ from clary.wire.sigv4 import KeyRing, Signer, Verifier
 log = getLogger(__name__)
 
 _TARGET_MODEL = b"x-amzn-sagemaker-target-model"
+_TARGET_CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
 
 
 class Callers:
@@ -50,4 +51,6 @@ class Callers:
         context = caller_context(principal, signer.region, datetime.now(UTC))
         if target := head.text(_TARGET_MODEL):
             context["sagemaker:targetmodel"] = (target,)
+        if container := head.text(_TARGET_CONTAINER):
+            context["sagemaker:targetcontainerhostname"] = (container,)
         self.rights.check(principal, Request(action, arn, context, knows))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from clary.links.decoding import decode_json
 from clary.links.frames import FrameError, pack, receive_frame, send_frame
 
 log = getLogger(__name__)
@@ -137,7 +138,7 @@ def _ask(path: Path, message: AskState | Stop) -> State:
         frame = receive_frame(sock)
     if frame is None:
         raise ConnectionError(f"the gateway at {path} did not answer")
-    return msgspec.json.decode(frame, type=State)
+    return decode_json(frame, State)
 
 
 def _call(path: Path, message: TakeSocket | AskState | Stop) -> socket.socket:

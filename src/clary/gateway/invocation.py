@@ -23,6 +23,7 @@ from clary.domain.faults import Fault
 from clary.gateway.answer_heads import AnswerHead, passed_on
 from clary.gateway.answers import failed_model, send_fault, timed_out_model, unavailable, unreadable_model
 from clary.gateway.balance import Chance, choose_target
+from clary.gateway.models import Models
 from clary.gateway.pipeline import SMALL_REQUEST
 from clary.gateway.plans import EndpointPlan, TargetState, VariantPlan
 from clary.gateway.ties import Tie
@@ -39,6 +40,8 @@ class Surroundings(Protocol):
 
     loop: asyncio.AbstractEventLoop
     chance: Chance
+    models: Models
+    max_body_bytes: int
 
     def current(self, endpoint: EndpointPlan) -> EndpointPlan | None:
         """The plan now in force for the endpoint of an older one."""
@@ -59,6 +62,8 @@ class Invocation(Waiter):
     _is_passing_on = False
     _status = 0
     _size = 0
+    _line = b""  # instead of the target's own, the first lines of the request
+    _waited_s = 0.0  # which its time-out does not include
     _headers: Headers
     _parts: list[bytes]
     _target: TargetState
@@ -108,13 +113,7 @@ class Invocation(Waiter):
             )
             return
         if variant.pipelines and self._may_share and len(self._body) <= SMALL_REQUEST:
-            self._target = target
-            target.outstanding += 1
-            if target.trouble is not None:
-                target.sent()
-            self._sent = monotonic()
-            request = (target.request_line, self._fields, self._body)
-            target.pipelines.send(request, self, self._received + self._endpoint.timeout_s)
+            self._share(target)
         else:
             self._send(target)
 
@@ -131,7 +130,7 @@ class Invocation(Waiter):
             if self.watch is not None:
                 self.watch.on_end(self._variant.name, Answer(head.content_type, body))
         else:
-            self._refuse(failed_model(self._endpoint, self._variant.container, head.status, body))
+            self._refuse(failed_model(self._endpoint, self._container, head.status, body))
         self._finish()
 
     def _take_answer(self, head: AnswerHead, body: bytes) -> None:
@@ -171,7 +170,7 @@ class Invocation(Waiter):
                 self.watch.on_end(self._variant.name, Answer(self._content_type(), body))
         else:
             body = self._problem or b"".join(self._parts)
-            self._refuse(failed_model(self._endpoint, self._variant.container, self._status, body))
+            self._refuse(failed_model(self._endpoint, self._container, self._status, body))
         self._finish()
 
     def on_broken(self, how: Broken) -> None:
@@ -179,17 +178,17 @@ class Invocation(Waiter):
         if self._is_passing_on:
             self._count_failure(is_models=True)
             self._exchange.abort()
-            self._target.release()
+            self._let_go()
             self._tell_failure()
         elif how is Broken.TIMEOUT:
-            self._fail(timed_out_model(self._endpoint, self._variant.container))
+            self._fail(timed_out_model(self._endpoint, self._container))
         elif how is Broken.CUT or how is Broken.GARBAGE:
-            self._fail(unreadable_model(self._endpoint, self._variant.container))
+            self._fail(unreadable_model(self._endpoint, self._container))
         elif how is Broken.STALE and self._target not in self._tried:
             self._tried += (self._target,)
             self._is_sent_anew = True
             self._send(self._target, fresh=True)
-            self._target.release()  # not before: to whoever drains the target it would look idle
+            self._let_go()  # not before: to whoever drains the target it would look idle
         else:
             self._fail_over(how)
 
@@ -199,6 +198,21 @@ class Invocation(Waiter):
     def is_success(self) -> bool:
         return 200 <= self._status < 300
 
+    @property
+    def _container(self) -> str:
+        """The name of the one that was asked, for errors."""
+        return self._variant.container
+
+    def _share(self, target: TargetState) -> None:
+        """With other requests of this turn, on one connection."""
+        self._target = target
+        target.outstanding += 1
+        if target.trouble is not None:
+            target.sent()
+        self._sent = monotonic()
+        request = (self._line or target.request_line, self._fields, self._body)
+        target.pipelines.send(request, self, self._received + self._waited_s + self._endpoint.timeout_s)
+
     def _send(self, target: TargetState, *, fresh: bool = False) -> None:
         """On a connection of its own."""
         self._target = target
@@ -206,19 +220,23 @@ class Invocation(Waiter):
         if target.trouble is not None:
             target.sent()
         self._sent = monotonic()
-        request = b"".join((target.request_line, self._fields, self._body))
-        target.upstream.send(request, self, self._received + self._endpoint.timeout_s, fresh=fresh)
+        request = b"".join((self._line or target.request_line, self._fields, self._body))
+        deadline = self._received + self._waited_s + self._endpoint.timeout_s
+        target.upstream.send(request, self, deadline, fresh=fresh)
+
+    def _let_go(self) -> None:
+        """What was sent to the target has ended."""
+        self._target.release()
 
     def _fail_over(self, how: Broken) -> None:
         """Tries another target where that is harmless, else says that the endpoint is not available."""
         was_seen = how is not Broken.UNREACHABLE or self._is_sent_anew
         self._is_sent_anew = False
-        self._target.release()
+        self._let_go()
         if self._target not in self._tried:
             self._tried += (self._target,)
         other = None
-        may_run_again = self._variant.retries_elsewhere and (self.tie is None or self.tie.may_run_twice)
-        if not was_seen or (may_run_again and not self._has_failed_over):
+        if not was_seen or (self._may_run_again and not self._has_failed_over):
             other = self._other_target()
         if other is None:
             self._count_failure(is_models=True)
@@ -231,6 +249,11 @@ class Invocation(Waiter):
         self._has_failed_over |= was_seen
         self._send(other)
 
+    @property
+    def _may_run_again(self) -> bool:
+        """Although an instance may have seen it."""
+        return self._variant.retries_elsewhere and (self.tie is None or self.tie.may_run_twice)
+
     def _other_target(self) -> TargetState | None:
         """By the routes of now: the request's own may be out of date, as an instance has just gone."""
         endpoint = self._gateway.current(self._endpoint)
@@ -238,7 +261,8 @@ class Invocation(Waiter):
         if named is None:
             return None
         fleet = self._variant.fleet
-        plans = [plan for plan in named.plans if plan.takes_traffic]
+        beside = (plan.beside(self._variant) for plan in named.plans if plan.takes_traffic)
+        plans = [plan for plan in beside if plan is not None]
         plans.sort(key=lambda plan: plan.fleet != fleet)
         in_rotation = [(plan, plan.taking) for plan in plans]
         for plan, targets in (*in_rotation, *((plan, plan.targets) for plan in plans)):
@@ -304,7 +328,7 @@ class Invocation(Waiter):
             self._connection.abort()
         if self._target.trouble is not None:
             self._target.answered()
-        self._target.release()
+        self._let_go()
         self._tell_failure()
 
     def _answer_fields(self) -> bytes:
@@ -336,11 +360,11 @@ class Invocation(Waiter):
         target = self._target
         if target.trouble is not None:
             target.answered()
-        target.release()
+        self._let_go()
 
     def _fail(self, fault: Fault) -> None:
         self._count_failure(is_models=True)
-        self._target.release()
+        self._let_go()
         self._refuse(fault)
 
     def _count_failure(self, *, is_models: bool) -> None:

@@ -3,12 +3,19 @@
 Only requests with one of these headers (`RARE`) come here; most have none.
 """
 
+from clary.domain import target_models
 from clary.domain.faults import not_supported
 from clary.gateway.answers import (
     invalid,
+    missing_target_model,
     no_components,
+    no_container_named,
+    no_sessions,
+    no_streams_of_models,
     not_multi_container,
     not_multi_model,
+    unfit_target_model,
+    unknown_container,
     unknown_variant,
 )
 from clary.gateway.balance import Chance
@@ -48,6 +55,13 @@ def choose(
 ) -> tuple[VariantPlan, Tie | None]:
     """The fleet for a request that says more than most, and what ties it to an instance. Raises the fault."""
     _check(head, endpoint)
+    variant, tie = _chosen(head, endpoint, is_stream, chance, now)
+    return _container(head, endpoint, variant, tie)
+
+
+def _chosen(
+    head: Head, endpoint: EndpointPlan, is_stream: bool, chance: Chance, now: float
+) -> tuple[VariantPlan, Tie | None]:
     named = _named(head, endpoint)
     session = head.text(_SESSION)
     if session and session != NEW_SESSION:
@@ -67,6 +81,25 @@ def choose(
     if session:
         return variant, NewSession(key)
     return variant, Tie(key) if key else None
+
+
+def target_model(
+    head: Head, endpoint: EndpointPlan, variant: VariantPlan, is_stream: bool, request_id: str
+) -> str:
+    """Which of the variant's models is called; empty where it has but one. Raises the fault."""
+    if not variant.models:
+        if _TARGET_MODEL in head.headers:
+            raise not_multi_model(endpoint)
+        return ""
+    if is_stream:
+        raise no_streams_of_models(endpoint)
+    model = head.text(_TARGET_MODEL)
+    if not model:
+        raise missing_target_model(request_id)
+    _check_length(head, _TARGET_MODEL, "targetModel", target_models.LONGEST)
+    if why := target_models.why_unfit(model):
+        raise unfit_target_model(model, why)
+    return model
 
 
 def without_instance(endpoint: EndpointPlan) -> VariantPlan:
@@ -89,6 +122,25 @@ def _named(head: Head, endpoint: EndpointPlan) -> NamedVariant | None:
     return named
 
 
+def _container(
+    head: Head, endpoint: EndpointPlan, variant: VariantPlan, tie: Tie | None
+) -> tuple[VariantPlan, Tie | None]:
+    """Of a variant with several containers, the one that the caller names."""
+    if not variant.by_container:
+        if _TARGET_CONTAINER in head.headers:
+            raise not_multi_container(endpoint)
+        if variant.is_chain and isinstance(tie, NewSession):
+            raise no_sessions(endpoint)
+        return variant, tie
+    name = head.text(_TARGET_CONTAINER)
+    if not name:
+        raise no_container_named(endpoint)
+    plan = variant.by_container.get(name)
+    if plan is None:
+        raise unknown_container(endpoint, name)
+    return plan, tie if tie is None else tie.at(plan)
+
+
 def _sticky_key(head: Head) -> str:
     key = head.text(_STICKY_KEY)
     if len(key) > LONGEST_KEY:
@@ -98,10 +150,6 @@ def _sticky_key(head: Head) -> str:
 
 def _check(head: Head, endpoint: EndpointPlan) -> None:
     headers = head.headers
-    if _TARGET_MODEL in headers:
-        raise not_multi_model(endpoint)
-    if _TARGET_CONTAINER in headers:
-        raise not_multi_container(endpoint)
     if _COMPONENT in headers:
         raise no_components(endpoint)
     if _EXPLANATIONS in headers:

@@ -13,16 +13,36 @@ from clary.gateway import session_ids
 from clary.gateway.balance import Chance, Weighted
 from clary.gateway.health import Trouble
 from clary.gateway.meters import PASSED_OVER, Meter
+from clary.gateway.models_book import Book, Places
 from clary.gateway.pipeline import Pipelines
 from clary.gateway.upstream import Upstream
 
 log = getLogger(__name__)
 
 
+class Hop:
+    """One container of an instance whose requests go through several."""
+
+    __slots__ = ("pipelines", "request_line", "upstream")
+
+    def __init__(self, token: str, upstream: Upstream, pipelines: Pipelines) -> None:
+        self.upstream = upstream
+        self.pipelines = pipelines
+        self.request_line: Final = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\n" + (
+            f"authorization: Bearer {token}\r\n".encode() if token else b""
+        )
+
+    def close(self) -> None:
+        self.upstream.close()
+        self.pipelines.close()
+
+
 class TargetState:
     """One address that takes traffic, with the requests this gateway has outstanding there."""
 
     __slots__ = (
+        "book",
+        "hops",
         "instance_id",
         "mark",
         "on_idle",
@@ -34,13 +54,17 @@ class TargetState:
         "upstream",
     )
 
-    def __init__(self, target: Target, upstream: Upstream, pipelines: Pipelines) -> None:
+    def __init__(
+        self, target: Target, upstream: Upstream, pipelines: Pipelines, hops: Sequence[Hop] = ()
+    ) -> None:
         self.instance_id = target.instance_id
+        self.hops = hops  # the containers that a request goes through, when there are several
         self.mark: Final = session_ids.mark(target.instance_id)
         self.upstream = upstream
         self.pipelines = pipelines
         self.outstanding = 0
         self.trouble: Trouble | None = None
+        self.book: Book | None = None  # of a multi-model instance
         self.plan: VariantPlan | None = None  # the newest
         self.on_idle: Callable[[TargetState], None] | None = None
         self.request_line: Final = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\n" + (
@@ -57,6 +81,8 @@ class TargetState:
         """Keeps no idle connections any more."""
         self.upstream.close()
         self.pipelines.close()
+        for hop in self.hops:
+            hop.close()
 
     # Its health. `trouble` is looked at before any of these is called: an invocation pays for nothing else.
 
@@ -100,15 +126,24 @@ class TargetState:
 
 
 class VariantPlan:
-    """One variant of one fleet, ready to be chosen and answered for. `taking` are the targets in rotation."""
+    """One variant of one fleet, ready to be chosen and answered for. `taking` are the targets in rotation.
+
+    Where callers name one of several containers, `by_container` has a plan for each, with its addresses as targets.
+    """
 
     __slots__ = (
+        "by_container",
         "container",
+        "containers",
         "fields",
         "fleet",
+        "is_named",
+        "keeps_models",
         "meter",
+        "models",
         "name",
         "pipelines",
+        "places",
         "retries_elsewhere",
         "routing",
         "share",
@@ -125,10 +160,16 @@ class VariantPlan:
         self.share = route.share
         self.weight = route.weight
         self.container = route.container
+        self.containers = route.containers
+        self.by_container: dict[str, VariantPlan] = {}
+        self.is_named = route.is_direct and not route.containers  # one of those of another plan
         self.routing = route.routing
         self.retries_elsewhere = retries_elsewhere
         self.pipelines = route.pipelines
         self.targets = targets
+        self.models = route.models
+        self.keeps_models = route.keeps_models
+        self.places = Places(targets)  # where calls of each of its models go
         in_rotation = [each for each in targets if each.is_in_rotation]
         self.taking = in_rotation if self._are_enough(in_rotation) else targets
         self.meter = meter
@@ -137,6 +178,17 @@ class VariantPlan:
     @property
     def takes_traffic(self) -> bool:
         return self.share > 0 and bool(self.targets)
+
+    @property
+    def is_chain(self) -> bool:
+        """Its requests go through all containers."""
+        return bool(self.containers) and not self.by_container
+
+    def beside(self, other: "VariantPlan") -> "VariantPlan | None":
+        """This plan for a request that was on its way by another one of its name; None when it goes another way."""
+        if other.is_named:
+            return self.by_container.get(other.container)
+        return self if self.is_chain == other.is_chain and not self.by_container else None
 
     def take_out(self, target: TargetState) -> bool:
         """Out of rotation, unless too few would be left; whether it is out now."""
@@ -196,13 +248,15 @@ class NamedVariant:
 
 
 class EndpointPlan:
-    """One endpoint, ready to be invoked. `is_plain`: nobody gets copies, nothing is captured."""
+    """One endpoint, ready to be invoked. `is_plain`: nobody gets copies, nothing is captured. `needs_target`: requests
+    have to say more than the endpoint's name."""
 
     __slots__ = (
         "any_variant",
         "is_plain",
         "key",
         "name",
+        "needs_target",
         "route",
         "shadows",
         "timeout_s",
@@ -220,6 +274,7 @@ class EndpointPlan:
         self.timeout_s = route.invocation_timeout_s
         self.shadows = shadows
         self.is_plain = not shadows and route.capture is None
+        self.needs_target = any(variant.models or variant.containers for variant in variants)
         self.variants = {name: NamedVariant(name, plans) for name, plans in _by_name(variants).items()}
         # A variant without a target takes no share: the others answer rather than nobody.
         self.weighted = [pair for named in self.variants.values() for pair in named.weighted()]

@@ -6,13 +6,15 @@ leaves the routes lives on until its last request has ended; `when_idle` tells w
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute, Target, VariantRoute
 from clary.gateway.meters import Meter
+from clary.gateway.models_book import Book
 from clary.gateway.pipeline import Pipelines
-from clary.gateway.plans import EndpointPlan, TargetState, VariantPlan
+from clary.gateway.plans import EndpointPlan, Hop, TargetState, VariantPlan
 from clary.gateway.upstream import Open, Upstream
 from clary.telemetry.metrics import Recorder
 
@@ -118,7 +120,8 @@ class RouteTable:
         )
         for named in plan.variants.values():
             for each in named.plans:
-                each.meter.instances = named.active
+                for of_container in (each, *each.by_container.values()):
+                    of_container.meter.instances = named.active
         return plan
 
     def _plan_variant(self, route: EndpointRoute, variant: VariantRoute) -> VariantPlan:
@@ -127,15 +130,27 @@ class RouteTable:
         targets = [self._target(target) for target in variant.targets]
         retries = variant.retries_elsewhere or self._retry_user_code
         plan = VariantPlan(variant, targets, meter, retries_elsewhere=retries)
-        for target in targets:
+        for target, route_target in zip(targets, variant.targets, strict=True):
             target.plan = plan
+            if variant.models and target.book is None:
+                target.book = Book(route_target.token)
+        plan.by_container = {
+            each.container: self._plan_variant(route, each) for each in _by_container(variant)
+        }
         return plan
 
     def _meter(self, route: EndpointRoute, variant: VariantRoute) -> Meter:
         identity = _meter_id(route, variant)
         meter = self._meters.get(identity)
         if meter is None:
-            meter = self._meters[identity] = Meter(self._recorder, route, variant.name, variant.config_name)
+            meter = self._meters[identity] = Meter(
+                self._recorder,
+                route,
+                variant.name,
+                variant.config_name,
+                container=variant.container if _is_named(variant) else "",
+                stages=() if variant.is_direct else variant.containers,
+            )
         return meter
 
     def _target(self, target: Target) -> TargetState:
@@ -143,8 +158,13 @@ class RouteTable:
         if state is None:
             upstream = Upstream(target.address, self._loop, self.connections)
             pipelines = Pipelines(target.address, self._loop, self.connections)
-            state = self._targets[target] = TargetState(target, upstream, pipelines)
+            hops = [self._hop(target.token, address) for address in target.addresses]
+            state = self._targets[target] = TargetState(target, upstream, pipelines, hops)
         return state
+
+    def _hop(self, token: str, address: str) -> Hop:
+        upstream = Upstream(address, self._loop, self.connections)
+        return Hop(token, upstream, Pipelines(address, self._loop, self.connections))
 
     def _retire(self, targets: set[Target]) -> None:
         for target in targets:
@@ -167,7 +187,7 @@ class RouteTable:
                 watch[1]()
 
 
-_MeterId = tuple[EndpointKey, str, str, str, str]
+_MeterId = tuple[EndpointKey, str, str, str, str, str]
 
 
 def _targets(route: EndpointRoute | None) -> set[Target]:
@@ -180,10 +200,35 @@ def _meter_ids(route: EndpointRoute | None) -> set[_MeterId]:
 
 
 def _meter_id(route: EndpointRoute, variant: VariantRoute) -> _MeterId:
-    return route.key, route.name, variant.name, variant.fleet, variant.config_name
+    container = "" if variant.containers else variant.container
+    return route.key, route.name, variant.name, variant.fleet, variant.config_name, container
 
 
 def _all_variants(route: EndpointRoute | None) -> Iterator[VariantRoute]:
     if route is not None:
-        yield from route.variants
-        yield from route.shadows
+        for variant in (*route.variants, *route.shadows):
+            yield variant
+            yield from _by_container(variant)
+
+
+def _by_container(variant: VariantRoute) -> list[VariantRoute]:
+    """What callers can name in it: for each container the variant as if that were its only one."""
+    if not variant.is_direct:
+        return []
+    return [
+        replace(
+            variant,
+            container=container,
+            containers=(),
+            targets=tuple(
+                Target(target.instance_id, target.addresses[number], target.token)
+                for target in variant.targets
+            ),
+        )
+        for number, container in enumerate(variant.containers)
+    ]
+
+
+def _is_named(variant: VariantRoute) -> bool:
+    """Whether it is one of those."""
+    return variant.is_direct and not variant.containers

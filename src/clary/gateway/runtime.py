@@ -19,8 +19,12 @@ from clary.domain.faults import Fault, internal, not_supported
 from clary.gateway import members
 from clary.gateway.answers import RUNTIME, invalid, send_fault, unknown_endpoint
 from clary.gateway.balance import Chance
+from clary.gateway.chains import ChainInvocation, ChainStream
+from clary.gateway.container_fields import field_lines
 from clary.gateway.invocation import Invocation
 from clary.gateway.members import RARE
+from clary.gateway.models import Models
+from clary.gateway.models_invocation import ModelInvocation
 from clary.gateway.plans import EndpointPlan
 from clary.gateway.request_ids import RequestIds
 from clary.gateway.routes import RouteTable
@@ -66,6 +70,7 @@ class Runtime:
         table: RouteTable,
         verifier: Verifier,
         request_ids: RequestIds,
+        models: Models,
         *,
         max_body_bytes: int,
         authorise: Callable[[Signer, Head, bool, str], None] = lambda signer, head, streams, name: None,
@@ -76,13 +81,14 @@ class Runtime:
         """`now` is in seconds since the epoch; `sampler` says which requests are captured."""
         self.loop = asyncio.get_running_loop()
         self.chance = chance
+        self.models = models
         self._now = now
         self._sampler = sampler
-        self._shadows = Shadows(self.loop, chance)
+        self._shadows = Shadows(self.loop, chance, models)
         self._table = table
         self._verifier = verifier
         self._request_ids = request_ids
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._authorise = authorise
         self._addresses: dict[bytes, Address] = {}
         self._fields: dict[tuple[bytes | None, bytes | None, bytes | None, int], bytes] = {}
@@ -93,7 +99,7 @@ class Runtime:
         target = head.target
         if head.method != b"POST" or not (target in self._addresses or self._address(target)):
             return False
-        exchange.collect(self._max_body_bytes, self._begin, self._refuse_body)
+        exchange.collect(self.max_body_bytes, self._begin, self._refuse_body)
         return True
 
     def current(self, endpoint: EndpointPlan) -> EndpointPlan | None:
@@ -124,13 +130,20 @@ class Runtime:
             endpoint = self._table.find((account, signer.region, key_name))
             if endpoint is None:
                 raise unknown_endpoint(name, account)
-            tie = None
-            if RARE.isdisjoint(head.headers):
+            tie, model, is_chain = None, "", False
+            if RARE.isdisjoint(head.headers) and not endpoint.needs_target:
                 variant = endpoint.any_variant.choose(self.chance) or members.without_instance(endpoint)
             else:
                 is_stream = kind is StreamInvocation
                 variant, tie = members.choose(head, endpoint, is_stream, self.chance, self._now())
+                model = members.target_model(head, endpoint, variant, is_stream, request_id)
+                is_chain = variant.is_chain
             fields = self._container_fields(head, len(body), kind, tie)
+            if model:
+                fields = b"%bx-amzn-sagemaker-target-model: %b\r\n\r\n" % (
+                    fields[:-2],
+                    model.encode("latin-1"),
+                )
         except Fault as fault:
             send_fault(exchange, fault, request_id)
             return
@@ -138,6 +151,13 @@ class Runtime:
             log.exception("an invocation could not be admitted", extra={"request_id": request_id})
             send_fault(exchange, internal(), request_id)
             return
+        if model:
+            called = ModelInvocation(self, exchange, request_id, received, endpoint, variant, fields, body)
+            called.model = model
+            self._begin_specially(called, tie, exchange, request_id, endpoint, fields, body, model)
+            return
+        if is_chain:
+            kind = ChainStream if kind is StreamInvocation else ChainInvocation
         invocation = kind(self, exchange, request_id, received, endpoint, variant, fields, body)
         if tie is None and endpoint.is_plain:
             invocation.begin()
@@ -153,6 +173,7 @@ class Runtime:
         endpoint: EndpointPlan,
         fields: bytes,
         body: bytes,
+        model: str = "",
     ) -> None:
         """Begins a request that is tied to an instance, or captured, or copied: the copies leave after it."""
         watch = None
@@ -162,7 +183,7 @@ class Runtime:
         invocation.begin()
         if endpoint.shadows and not isinstance(tie, NewSession):
             limit_s = LONGEST_STREAM_S if isinstance(invocation, StreamInvocation) else endpoint.timeout_s
-            self._shadows.copy(endpoint, fields, body, limit_s, watch)
+            self._shadows.copy(endpoint, fields, body, limit_s, watch, model)
 
     def _address(self, target: bytes) -> Address | None:
         """None when the target is no runtime operation's."""
@@ -182,7 +203,7 @@ class Runtime:
         wanted = (get(b"content-type"), accept, get(members.CUSTOM_ATTRIBUTES), length)
         fields = self._fields.get(wanted)
         if fields is None:
-            fields = _field_lines(*wanted)
+            fields = field_lines(*wanted)
             if len(fields) <= _LONGEST_REMEMBERED:
                 if len(self._fields) >= _REMEMBERED:
                     self._fields.clear()
@@ -191,7 +212,7 @@ class Runtime:
 
     def _refuse_body(self, exchange: Exchange, error: BodyError) -> None:
         if isinstance(error, BodyTooLarge):
-            fault = invalid(f"The request body is longer than {self._max_body_bytes} bytes.", 413)
+            fault = invalid(f"The request body is longer than {self.max_body_bytes} bytes.", 413)
         else:
             fault = invalid(f"The request body could not be read: {error}.")
         send_fault(exchange, fault, self._request_ids())
@@ -204,16 +225,3 @@ def _read_address(target: bytes) -> Address | None:
             name = unquote(raw) if "%" in raw else raw
             return Address(kind, name, name.lower())
     return None
-
-
-def _field_lines(
-    content_type: bytes | None, accept: bytes | None, attributes: bytes | None, length: int
-) -> bytes:
-    fields = b"content-length: %d\r\n" % length
-    if content_type is not None:
-        fields += b"content-type: %b\r\n" % content_type
-    if accept is not None:
-        fields += b"accept: %b\r\n" % accept
-    if attributes is not None:
-        fields += b"x-amzn-sagemaker-custom-attributes: %b\r\n" % attributes
-    return fields + b"\r\n"

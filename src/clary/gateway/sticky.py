@@ -33,6 +33,12 @@ def preferred(key: str, choices: Sequence[tuple[_V, str]]) -> _V | None:
     return max(choices, key=lambda choice: _even(key, choice[1]))[0] if choices else None
 
 
+def ranked(key: str, choices: Iterable[tuple[_V, str]]) -> list[_V]:
+    """Equal choices (value, name), the preferred one first, then the one preferred without it, and so on."""
+    ordered = sorted(choices, key=lambda choice: _even(key, choice[1]), reverse=True)
+    return [value for value, _ in ordered]
+
+
 def _even(key: str, name: str) -> float:
     """A number above 0 and below 1 that the two always give."""
     digest = blake2b(f"{key}\0{name}".encode(), digest_size=8).digest()

@@ -31,6 +31,15 @@ class Tie:
     def __init__(self, key: str) -> None:
         self.key = key
 
+    @property
+    def chooses(self) -> bool:
+        """Whether it has anything to say about the instance."""
+        return bool(self.key)
+
+    def at(self, container: VariantPlan) -> "Tie":
+        """The same at one of several containers: of the same instances, other targets."""
+        return self
+
     def choose_target(
         self, variant: VariantPlan, targets: list[TargetState], chance: Chance, tried: Collection[TargetState]
     ) -> TargetState | None:
@@ -77,6 +86,13 @@ class HeldSession(NewSession):
         self._id = id_
         self._target = target
         self.request_line = f"x-amzn-sagemaker-session-id: {id_.own}\r\n".encode()
+
+    @property
+    def chooses(self) -> bool:
+        return True
+
+    def at(self, container: VariantPlan) -> Tie:
+        return HeldSession(self._id, next(t for t in container.targets if t.mark == self._target.mark))
 
     def choose_target(
         self, variant: VariantPlan, targets: list[TargetState], chance: Chance, tried: Collection[TargetState]

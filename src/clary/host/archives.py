@@ -9,8 +9,10 @@ How it stays inside: every path component is made or opened relative to its pare
 links, so even a member that goes through a link unpacked before it cannot leave. Nothing is overwritten: a second
 member of the same name replaces the first by unlinking it.
 
-As a script: `archives.py TARGET MAX_MEMBERS MAX_BYTES MAX_RATIO` with the archive as stdin; prints
-`{"ok": {"members": …, "size_bytes": …}}` or `{"error": code, "message": …}` and always exits 0 when it could.
+As a script, `archives.py CONTROL_FD`, it unpacks one archive after the other. On the control socket come messages
+`{"target": …, "max_members": …, "max_bytes": …, "max_ratio": …}` with the archive's descriptor; the answers are
+`{"ok": {"members": …, "size_bytes": …}}` or `{"error": code, "message": …}`. It ends when the socket closes, and
+after an archive that it refused: whatever that one did to it is gone with it.
 """
 
 # Everything here goes by descriptors.
@@ -20,6 +22,8 @@ import errno
 import json
 import os
 import resource
+import signal
+import socket
 import stat
 import sys
 import tarfile
@@ -33,6 +37,7 @@ RATIO_FREE_BYTES = 64 << 20
 """Below this much, no ratio is too high: a small file of zeros harms nobody."""
 
 LONGEST_NAME = 4096
+LONGEST_MESSAGE = 1 << 16
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -298,18 +303,36 @@ def _limit_memory(size_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _run(arguments: list[str]) -> dict[str, object]:
-    target, max_members, max_bytes, max_ratio = arguments
-    limits = Limits(int(max_members), int(max_bytes), float(max_ratio))
+def _serve(control: socket.socket) -> None:
+    """Until the other end closes, or an archive is refused."""
+    os.umask(0o022)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory(1 << 30)
+    answer: dict[str, object] = {"ok": {}}
+    while "ok" in answer:
+        message, descriptors, _, _ = socket.recv_fds(control, LONGEST_MESSAGE, 1)
+        if not message:
+            return
+        answer = _run(json.loads(message), *descriptors)
+        control.send(json.dumps(answer).encode())
+
+
+def _run(wanted: dict[str, str], archive: int) -> dict[str, object]:
+    limits = Limits(int(wanted["max_members"]), int(wanted["max_bytes"]), float(wanted["max_ratio"]))
     try:
-        done = unpack(sys.stdin.buffer, target, limits)
+        with open(archive, "rb") as file:
+            done = unpack(file, wanted["target"], limits)
     except ArchiveInvalid as error:
         return {"error": "ArtifactInvalid", "message": str(error)}
     except OutOfSpace as error:
         return {"error": "DiskFull", "message": str(error)}
     except MemoryError:
         return {"error": "ArtifactInvalid", "message": "unpacking it takes more than 1 GiB of memory"}
+    except Exception as error:  # noqa: BLE001  the end of a process: who asked is told
+        return {
+            "error": "ArtifactInvalid",
+            "message": f"the unpacker failed: {type(error).__name__}: {error}",
+        }
     return {"ok": {"members": done.members, "size_bytes": done.size_bytes}}
 
 
@@ -319,5 +342,5 @@ except ImportError:  # a Python built without it: xz archives are unreadable the
     _LzmaError = EOFError  # type: ignore[misc,assignment]
 
 if __name__ == "__main__":
-    os.umask(0o022)
-    print(json.dumps(_run(sys.argv[1:])))
+    with socket.socket(fileno=int(sys.argv[1])) as _control:
+        _serve(_control)

@@ -8,16 +8,13 @@ hundred instances of one model share its pages. Entries made before the machine'
 nothing here is flushed to the disk.
 """
 
-import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from clary.domain.instances import Artifact
 from clary.host import archives
 from clary.host.failures import Refused
 from clary.host.sizes import size_bytes
+from clary.host.unpacking import Cancelled, Unpackable, Unpacker
 
 POLL_S = 0.05
 UNPACKING_AT_ONCE = 4
@@ -44,18 +42,21 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 log = logging.getLogger(__name__)
 
 
-class Cancelled(Exception):
-    """The instance is no longer wanted."""
-
-
 class Artifacts:
     """The cache. Thread-safe; the same content is fetched once however many ask for it."""
 
-    def __init__(self, root: Path, blobs: BlobReader, limits: archives.Limits, clock: Clock) -> None:
+    def __init__(
+        self,
+        root: Path,
+        blobs: BlobReader,
+        limits: archives.Limits,
+        clock: Clock,
+        unpacker: Unpacker | None = None,
+    ) -> None:
         self._root = root
         self._blobs = blobs
         self._limits = limits
-        self._clock = clock
+        self._unpacker = unpacker or Unpacker(clock)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(UNPACKING_AT_ONCE)
@@ -97,7 +98,7 @@ class Artifacts:
                         self._unpack(location, artifact, part, timeout_s, is_cancelled)
                     else:
                         self._copy(location, part / "object", is_cancelled)
-                    _let_read(part)
+                    let_read(part)
                     part.rename(target)
         return target / "object" if artifact.kind == "object" else target
 
@@ -115,7 +116,7 @@ class Artifacts:
                         path = _inside(part, name, artifact)
                         path.parent.mkdir(parents=True, exist_ok=True)
                         self._copy(Location(info.bucket, info.key), path, is_cancelled)
-                    _let_read(part)
+                    let_read(part)
                     part.rename(target)
         return target
 
@@ -135,12 +136,12 @@ class Artifacts:
         is_cancelled: Callable[[], bool],
     ) -> None:
         with self._slots, self._blobs.open(location.bucket, location.key) as source:
-            answer = _unpack_in_child(source.path, target, self._limits, timeout_s, self._clock, is_cancelled)
-        if "ok" not in answer:
-            code, message = answer["error"], answer["message"]
-            if code == "DiskFull":
-                raise _disk_full(artifact, message)
-            raise Refused(code, f"{artifact.uri} could not be unpacked: {message}")
+            try:
+                self._unpacker.unpack(source.path, target, self._limits, timeout_s, is_cancelled)
+            except Unpackable as error:
+                if error.code == "DiskFull":
+                    raise _disk_full(artifact, str(error)) from error
+                raise Refused(error.code, f"{artifact.uri} could not be unpacked: {error}") from error
 
     def _copy(self, location: Location, target: Path, is_cancelled: Callable[[], bool]) -> None:
         with self._blobs.open(location.bucket, location.key) as source, target.open("xb") as file:
@@ -171,52 +172,6 @@ class Artifacts:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _unpack_in_child(
-    source: str,
-    target: Path,
-    limits: archives.Limits,
-    timeout_s: float,
-    clock: Clock,
-    is_cancelled: Callable[[], bool],
-) -> dict[str, str]:
-    """Runs `archives` as a script. Its memory is limited there and its time here."""
-    arguments = [str(target), str(limits.max_members), str(limits.max_bytes), str(limits.max_ratio)]
-    deadline = clock.monotonic() + timeout_s
-    with (
-        open(source, "rb") as archive,  # noqa: PTH123  a path under /proc, maybe
-        subprocess.Popen(
-            [sys.executable, "-I", "-S", archives.__file__, *arguments],
-            stdin=archive,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"LANG": "C.UTF-8"},
-            cwd="/",
-        ) as child,
-    ):
-        try:
-            while True:
-                if is_cancelled():
-                    raise Cancelled
-                if clock.monotonic() > deadline:
-                    raise Refused("DownloadTimeout", f"unpacking took longer than {timeout_s:g} s")
-                with suppress(subprocess.TimeoutExpired):
-                    output, errors = child.communicate(timeout=POLL_S)
-                    break
-        except BaseException:
-            child.kill()
-            raise
-    return _answer(output, errors, child.returncode)
-
-
-def _answer(output: bytes, errors: bytes, code: int) -> dict[str, str]:
-    try:
-        answer: dict[str, str] = json.loads(output)
-    except ValueError:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return {"error": "ArtifactInvalid", "message": f"the unpacker ended with {code}: {' '.join(last)}"}
-    return answer
-
-
 def _key(kind: str, infos: list[ObjectInfo]) -> str:
     digest = sha256(kind.encode("utf-8", "surrogateescape"))
     for info in infos:
@@ -238,7 +193,7 @@ def _inside(root: Path, name: str, artifact: Artifact) -> Path:
     return root.joinpath(*parts)
 
 
-def _let_read(part: Path) -> None:
+def let_read(part: Path) -> None:
     """Instances with a uid of their own must read what root has unpacked. Nobody else gets this far down."""
     for folder, _, names in os.walk(part):
         os.chmod(folder, 0o755)  # noqa: PTH101

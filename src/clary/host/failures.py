@@ -38,11 +38,15 @@ def ping_timeout(spec: InstanceSpec, answer: str) -> Failure:
     )
 
 
-def out_of_memory(spec: InstanceSpec, resident_bytes: int) -> Failure:
+def out_of_memory(spec: InstanceSpec, resident_bytes: int, total_bytes: int) -> Failure:
+    """`total_bytes` is what all containers of the instance used together."""
+    others = ""
+    if spec.member_count:
+        others = f", the most of {spec.member_count} containers that used {_mebibytes(total_bytes)} together,"
     return Failure(
         code="OutOfMemory",
         reason=(
-            f"the {spec.container} container used {_mebibytes(resident_bytes)} of memory and "
+            f"the {spec.container} container used {_mebibytes(resident_bytes)} of memory{others} and "
             f"{spec.instance_type} has {_mebibytes(spec.memory_bytes)}; it was ended"
         ),
         memory_peak_bytes=resident_bytes,

@@ -18,12 +18,17 @@ from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import InstanceSpec
 from clary.host import model_files, model_requirements, user_code
-from clary.host.artifacts import Artifacts, Cancelled
+from clary.host.artifacts import Artifacts
+from clary.host.engine import notes
+from clary.host.engine.containers import PYTHON, RUNNER, Containers, Ready
 from clary.host.environments import Environment, EnvironmentFailed, Environments
 from clary.host.failures import Refused
+from clary.host.models_files import MODELS, MULTI_MODEL, make_place
 from clary.host.rungs import Boxes
+from clary.host.unpacking import Cancelled
 from clary.host.zygotes import Zygotes
 from clary.links import instances as files
+from clary.links import processes
 from clary.links.processes import ProcessIdentity
 from clary.telemetry.logs import LogFiles
 
@@ -64,7 +69,9 @@ class Launcher:
         max_payload_bytes: int,
         boxes: Boxes,
         role_environment: Callable[[InstanceSpec, Path], dict[str, str]] = lambda spec, directory: {},
+        containers: Containers | None = None,
     ) -> None:
+        self.containers = containers
         self._catalog = catalog
         self._environments = environments
         self._artifacts = artifacts
@@ -158,16 +165,46 @@ class Launcher:
         self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
     ) -> ProcessIdentity:
         """Has the instance forked and says who minds it. If a minder is there already, that one."""
+        if spec.models is not None:
+            make_place(directory)
         for folder in ("tmp", "opt/ml/model"):
             (directory / folder).parent.mkdir(parents=True, exist_ok=True)
             if not (directory / folder).is_symlink():
                 (directory / folder).mkdir(exist_ok=True)
         files.write(directory, files.LAUNCH, self._describe(spec, directory, environment, manifest))
+        return self._fork(spec, directory, environment, manifest, spec.environment)
+
+    def container_for(self, spec: InstanceSpec) -> Containers | None:
+        """What runs an instance whose image no runtime answers for."""
+        return self.containers if self._catalog.resolve(spec.image) is None else None
+
+    def launch_container(self, spec: InstanceSpec, directory: Path, ready: Ready) -> ProcessIdentity:
+        """The same for an image of the user's own: what is forked is the container's runner."""
+        assert self.containers is not None, "it made the image ready"
+        files.write(directory, files.LAUNCH, self.containers.plan(spec, directory, ready))
+        return self._fork(spec, directory, PYTHON, RUNNER, {})
+
+    def await_container(
+        self, directory: Path, minder: ProcessIdentity, is_cancelled: Callable[[], bool]
+    ) -> None:
+        """Until the container runs or never will: the time an instance has to become ready counts from here."""
+        pause = _Pause()
+        while notes.read(directory) is None and processes.is_alive(minder) and not is_cancelled():
+            pause.take()
+
+    def _fork(
+        self,
+        spec: InstanceSpec,
+        directory: Path,
+        environment: Environment,
+        manifest: Manifest,
+        variables: Mapping[str, str],
+    ) -> ProcessIdentity:
         if (minder := files.minder_of(directory)) is not None:
             return minder
         log_descriptor = self._logs.open_stream(spec.log)
         try:
-            self._zygotes.fork(environment, manifest, spec.environment, directory, log_descriptor)
+            self._zygotes.fork(environment, manifest, variables, directory, log_descriptor)
         finally:
             os.close(log_descriptor)
         return self.await_claim(directory)
@@ -188,6 +225,8 @@ class Launcher:
         self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
     ) -> files.Launch:
         own = {**self._role_environment(spec, directory), **spec.environment}
+        if spec.models is not None:
+            own[MULTI_MODEL] = "true"
         spec = replace(spec, environment=own)
         box = self._boxes.plan(spec, directory, readable_for(environment, manifest))
         root = directory if box is None else _ROOT
@@ -202,6 +241,8 @@ class Launcher:
             "max_payload_bytes": self._max_payload_bytes,
             "container": spec.container,
         }
+        if spec.models is not None:
+            config |= {"models": True, "models_dir": str(root / MODELS)}
         return files.Launch(entry=manifest.entry, environment=variables, config=config, sandbox=box)
 
 

@@ -6,6 +6,7 @@ before anybody is ended, the exact share is read.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,11 @@ class Usage:
     cpu_s: dict[int, float]  # by process, so that one that ended does not count backwards
 
 
-def usage(minder: int) -> Usage:
-    """What the processes below a minder use now."""
+def usage(minder: int | None, *others: int) -> Usage:
+    """What the processes below a minder use now, and `others` with those below them."""
     resident = 0
     cpu: dict[int, float] = {}
-    for pid in descendants(minder):
+    for pid in _all_of(minder, others):
         try:
             resident += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
             stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -36,9 +37,14 @@ def usage(minder: int) -> Usage:
     return Usage(resident, cpu)
 
 
-def exact_resident_bytes(minder: int) -> int:
+def exact_resident_bytes(minder: int | None, *others: int) -> int:
     """The same memory with shared pages counted in shares."""
-    return sum(_proportional(pid) for pid in descendants(minder))
+    return sum(_proportional(pid) for pid in _all_of(minder, others))
+
+
+def _all_of(minder: int | None, others: Iterable[int]) -> list[int]:
+    own = [] if minder is None else descendants(minder)
+    return [*own, *(pid for other in others for pid in (other, *descendants(other)))]
 
 
 def descendants(pid: int) -> list[int]:

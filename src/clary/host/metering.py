@@ -1,12 +1,13 @@
 """The instances' metrics, as SageMaker names them: utilisation by endpoint and variant.
 
-Every instance is observed on its own, so a metric's Average is the average over a variant's instances. CPU is the sum
-over cores: a hundred for each that is busy. Nothing here runs on a GPU yet, so there are no metrics of GPUs.
+Every instance is observed on its own, so a metric's Average is the average over a variant's instances. What the
+containers of one instance use counts together, and each is told with the dimension ContainerName as well. CPU is the
+sum over cores: a hundred for each that is busy. Nothing here runs on a GPU yet, so there are no metrics of GPUs.
 """
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from clary.domain.clock import Clock
@@ -29,7 +30,7 @@ class Metering:
         data_dir: Path,
         clock: Clock,
         keep_s: float,
-        exact: Callable[[int], int] = exact_resident_bytes,
+        exact: Callable[..., int] = exact_resident_bytes,
     ) -> None:
         self._source = source
         self._exact = exact
@@ -39,21 +40,35 @@ class Metering:
         self._lock = threading.Lock()
         self._before: dict[InstanceId, tuple[float, dict[int, float]]] = {}
 
-    def observe(self, instance: Instance, usage: Usage) -> None:
-        """One look at one instance, every telemetry interval."""
+    def observe(self, *measured: tuple[Instance, Usage]) -> None:
+        """One look at one instance, every telemetry interval. Of its containers, if several, each alone as well."""
+        first = measured[0][0].spec
+        if first.member_of:
+            for instance, usage in measured:
+                container = {"ContainerName": instance.spec.container}
+                self._observe(instance.id, ((instance, usage),), container)
+        self._observe(InstanceId(first.member_of or first.instance_id), measured, {})
+
+    def _observe(
+        self, id: InstanceId, measured: Sequence[tuple[Instance, Usage]], more: Mapping[str, str]
+    ) -> None:
         now = self._clock.monotonic()
-        before = self._before.get(instance.id)
-        self._before[instance.id] = (now, usage.cpu_s)
+        before = self._before.get(id)
+        cpu_s = {pid: cpu for _, usage in measured for pid, cpu in usage.cpu_s.items()}
+        self._before[id] = (now, cpu_s)
+        instance = measured[0][0]
         dimensions = _dimensions(instance)
         if before is None or dimensions is None or now <= before[0]:
             return
-        spent = sum(max(0.0, cpu - before[1].get(pid, 0.0)) for pid, cpu in usage.cpu_s.items())
+        dimensions |= more
+        spent = sum(max(0.0, cpu - before[1].get(pid, 0.0)) for pid, cpu in cpu_s.items())
         disk = shutil.disk_usage(self._data_dir)
         figures = {
             "CPUUtilization": 100 * spent / (now - before[0]),
-            "MemoryUtilization": 100 * self._memory(instance, usage) / instance.spec.memory_bytes,
-            "DiskUtilization": 100 * disk.used / disk.total,
+            "MemoryUtilization": 100 * self._memory(measured) / instance.spec.memory_bytes,
         }
+        if not more:
+            figures["DiskUtilization"] = 100 * disk.used / disk.total
         log = instance.spec.log
         with self._lock:
             for name, value in figures.items():
@@ -62,11 +77,29 @@ class Metering:
                 )
                 series.observe(value)
 
-    def _memory(self, instance: Instance, usage: Usage) -> int:
+    def took(self, instance: Instance, metric: str, seconds: float) -> None:
+        """What a model's load or unload took."""
+        self._count(instance, "AWS/SageMaker", metric, seconds * 1e6, "Microseconds")
+
+    def hold(self, instance: Instance, models: int) -> None:
+        """How many models it has loaded, every telemetry interval."""
+        self._count(instance, NAMESPACE, "LoadedModelCount", models, "None")
+
+    def _count(self, instance: Instance, namespace: str, metric: str, value: float, unit: str) -> None:
+        dimensions = _dimensions(instance)
+        if dimensions is None:
+            return
+        log = instance.spec.log
+        with self._lock:
+            series = self._recorder.series(log.account, log.region, namespace, metric, dimensions, unit)
+            series.observe(value)
+
+    def _memory(self, measured: Sequence[tuple[Instance, Usage]]) -> int:
         """The exact figure only where the cheap one, which counts shared pages for each process, says too much."""
-        if usage.resident_bytes <= instance.spec.memory_bytes or instance.minder is None:
-            return usage.resident_bytes
-        return self._exact(instance.minder.pid)
+        cheap = sum(usage.resident_bytes for _, usage in measured)
+        if cheap <= measured[0][0].spec.memory_bytes:
+            return cheap
+        return sum(self._exact(*each.roots) for each, _ in measured if each.minder is not None)
 
     def drain(self, is_known: Callable[[InstanceId], bool]) -> None:
         """Ends the interval, and forgets instances that are gone."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus
 from clary.host import limits
+from clary.host.engine import notes
 from clary.host.failures import Refused
 from clary.links import instances as files
 from clary.links import processes
@@ -40,6 +41,16 @@ class Instance:
     @property
     def socket(self) -> str:
         return str(self.directory / files.SOCKET)
+
+    @property
+    def roots(self) -> tuple[int | None, *tuple[int, ...]]:
+        """Where its processes begin, as `limits` wants to know it: below its minder, or with a container's first
+        process. What the platform keeps beside a container does not count.
+        """
+        assert self.minder is not None, "asked of instances with a process"
+        if (first := notes.first_process(self.directory)) is not None:
+            return (None, first)
+        return (self.minder.pid,)
 
     def status(self) -> InstanceStatus:
         serving = self.state.phase in ("ready", "unhealthy")

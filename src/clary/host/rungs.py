@@ -20,6 +20,7 @@ import msgspec
 from clary.domain.instances import InstanceSpec
 from clary.host import sandbox
 from clary.host.failures import Refused
+from clary.host.models_files import MODELS
 from clary.host.uids import Uids
 from clary.links import instances as files
 
@@ -140,15 +141,18 @@ class Boxes:
             _check_readable(readable)
         for name in ("root", "ml", "tmp"):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
-        placed = _placed(directory / "opt/ml", "/opt/ml")
-        if not any(target == "/opt/ml/model" for _, target in placed):
+        own = placed(directory / "opt/ml", "/opt/ml")
+        if spec.models is not None:
+            # As a whole: what the host puts there later is seen inside, and nothing can be written there.
+            own = (*own, (str(directory / MODELS), f"/{MODELS}"))
+        if not any(target == "/opt/ml/model" for _, target in own):
             (directory / "ml/model").mkdir(exist_ok=True)
         if uid is not None:
-            _give(directory, uid, [Path(source) for source, _ in placed])
+            _give(directory, uid, [Path(source) for source, _ in own])
         return files.Sandbox(
             root=str(directory / "root"),
             readable=tuple(str(path) for path in readable),
-            placed=placed,
+            placed=own,
             writable=((str(directory / "ml"), "/opt/ml"), (str(directory / "tmp"), "/tmp")),  # noqa: S108
             hidden=self._hidden,
             uid=uid,
@@ -165,7 +169,7 @@ def _check_readable(readable: Iterable[Path]) -> None:
             raise Refused("StartFailed", f"instances may not read {path}; chmod -R a+rX {path} allows it")
 
 
-def _placed(folder: Path, inside: str) -> tuple[tuple[str, str], ...]:
+def placed(folder: Path, inside: str) -> tuple[tuple[str, str], ...]:
     """What the host has put below the instance's `/opt/ml`: content by links, and small files of its own."""
     found: list[tuple[str, str]] = []
     for path in sorted(folder.iterdir()):
@@ -173,7 +177,7 @@ def _placed(folder: Path, inside: str) -> tuple[tuple[str, str], ...]:
         if path.is_symlink():
             found.append((str(path.readlink()), target))
         elif path.is_dir():
-            found += _placed(path, target)
+            found += placed(path, target)
         else:
             found.append((str(path), target))
     return tuple(found)
@@ -185,5 +189,5 @@ def _give(directory: Path, uid: int, placed: Iterable[Path]) -> None:
         if path.is_dir():
             os.chown(path, uid, uid)
     for path in placed:
-        if path.is_relative_to(directory):
+        if path.is_relative_to(directory) and not path.is_dir():
             os.chown(path, uid, uid)

@@ -13,26 +13,30 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
 from clary.blobs.base import BlobReader
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
 from clary.host import archives, limits
 from clary.host.artifacts import Artifacts
+from clary.host.engine.containers import Containers
+from clary.host.engine.engines import Engines
 from clary.host.environments import EnvironmentFailed, Environments
 from clary.host.failures import Refused
+from clary.host.groups import Groups, unit_of, units
 from clary.host.identity import role_environment
 from clary.host.installing import has_gpu
 from clary.host.launching import Launcher
 from clary.host.metering import Metering
+from clary.host.models import Models
 from clary.host.rungs import Boxes, choose
 from clary.host.supervise import Instances
 from clary.host.uids import Uids
+from clary.host.unpacking import Unpacker
 from clary.host.watching import MemoryWatch, Pace, PingWatcher
 from clary.host.zygotes import Zygotes
 from clary.links import hosts, processes
+from clary.links.decoding import decode_json
 from clary.settings import Settings
 from clary.telemetry.logs import LogFiles, link_operations
 
@@ -67,13 +71,16 @@ class Host:
             allows_cuda=settings.cuda == "yes" or (settings.cuda == "auto" and has_gpu()),
         )
         self._zygotes = Zygotes(clock, settings.zygote_idle_s, settings.zygote_max_idle)
+        blobs = blobs or FilesystemBlobs(settings.objects_dir, read_only=True)
+        self._unpacker = Unpacker(clock)
         self._artifacts = Artifacts(
             settings.artifacts_dir,
-            blobs or FilesystemBlobs(settings.objects_dir, read_only=True),
+            blobs,
             archives.Limits(
                 settings.archive_max_members, settings.archive_max_bytes, settings.archive_max_ratio
             ),
             clock,
+            self._unpacker,
         )
         self._rung = choose(settings.sandbox, settings.sandbox_uid_base)
         log.info("sandbox", extra={"rung": self._rung.number, "why": self._rung.why})
@@ -82,6 +89,13 @@ class Host:
             hidden=[settings.data_dir],
             uids=Uids(settings.instances_dir, settings.sandbox_uid_base, settings.sandbox_uids),
             processes=settings.sandbox_processes,
+        )
+        self._containers = Containers(
+            Engines(settings.container_engine, environ, settings.run_dir / "podman.sock"),
+            settings,
+            environ,
+            partial(role_environment, settings),
+            catalog.repositories,
         )
         launcher = Launcher(
             catalog=catalog,
@@ -93,19 +107,26 @@ class Host:
             max_payload_bytes=settings.max_invocation_bytes,
             boxes=boxes,
             role_environment=partial(role_environment, settings),
+            containers=self._containers,
         )
-        self._instances = Instances(settings.instances_dir, launcher, self._logs, clock)
         self._metering = Metering(
             f"host:{me.pid}:{me.start_time}", settings.data_dir, clock, settings.metric_keep_s
         )
+        self._models = Models(
+            settings, lambda id: self._instances.find(id), blobs, self._unpacker, clock, self._metering.took
+        )
+        self._instances = Instances(settings.instances_dir, launcher, self._logs, clock, self._models.was_at)
         self._memory = MemoryWatch(self._instances)
         self._watcher = PingWatcher(
             self._instances, Pace(settings.ping_interval_s, settings.ping_timeout_s), clock
         )
         self._instances.open(self._watcher)
+        sweep = partial(self._containers.sweep, self._instances.live)
+        threading.Thread(target=sweep, name="sweep", daemon=True).start()
         self._closing = threading.Event()
         self._ticker = threading.Thread(target=self._tick_on, args=(clock,), name="ticker", daemon=True)
         self._ticker.start()
+        self._models.recover(self._instances.running())
         self._server = hosts.HostServer(settings.host_socket, self._handlers())
         self._prewarm(settings.prewarm)
 
@@ -116,24 +137,30 @@ class Host:
         self._ticker.join()
         self._watcher.close()
         self._zygotes.close()
+        self._unpacker.close()
 
     def _handlers(self) -> dict[str, hosts.Handler]:
-        instances = self._instances
+        instances, groups = self._instances, Groups(self._instances)
         own: dict[str, hosts.Handler] = {
-            "start": hosts.handler(hosts.Start, _refusing(lambda a: instances.start(a.spec))),
-            "inspect": hosts.handler(hosts.Inspect, lambda a: instances.inspect(a.ids)),
-            "stop": hosts.handler(hosts.StopInstances, lambda a: instances.stop(a.ids, a.grace_s)),
-            "remove": hosts.handler(hosts.Remove, _refusing(lambda a: instances.remove(a.ids))),
-            "list": hosts.handler(hosts.ListInstances, lambda a: instances.list()),
+            "start": hosts.handler(hosts.Start, _refusing(lambda a: groups.start(a.spec))),
+            "inspect": hosts.handler(hosts.Inspect, lambda a: groups.inspect(a.ids)),
+            "stop": hosts.handler(hosts.StopInstances, lambda a: groups.stop(a.ids, a.grace_s)),
+            "remove": hosts.handler(hosts.Remove, _refusing(lambda a: groups.remove(a.ids))),
+            "list": hosts.handler(hosts.ListInstances, lambda a: groups.list()),
             "wait": hosts.handler(hosts.Wait, lambda a: instances.wait(a.seen, a.timeout_s)),
             "stop_all": hosts.handler(hosts.StopAll, lambda a: instances.stop_all(a.grace_s)),
             "prewarm": hosts.handler(hosts.Prewarm, lambda a: self._prewarm(a.frameworks)),
             "take_metrics": hosts.handler(
                 hosts.TakeMetrics, lambda a: self._metering.take(a.source, a.acked_sequence)
             ),
+            "look_up_image": hosts.handler(hosts.LookUpImage, lambda a: self._containers.look_up(a.image)),
             "status": hosts.handler(hosts.GetStatus, lambda a: self._status()),
         }
-        return own | {name: _plain(answer) for name, answer in link_operations(self._logs).items()}
+        return (
+            own
+            | self._models.handlers()
+            | {name: _plain(answer) for name, answer in link_operations(self._logs).items()}
+        )
 
     def _status(self) -> hosts.HostStatus:
         disk = shutil.disk_usage(self._settings.data_dir)
@@ -146,6 +173,7 @@ class Host:
             artifacts_bytes=self._artifacts.size_bytes(),
             sandbox_rung=self._rung.number,
             sandbox=self._rung.summary,
+            engine=self._containers.summary,
         )
 
     def _environment_statuses(self) -> Iterator[hosts.EnvironmentStatus]:
@@ -200,18 +228,24 @@ class Host:
 
     def _tick(self, meter: bool) -> None:
         running = self._instances.running()
-        for instance in running:
-            if instance.minder is None:
+        for unit in units(running):
+            measured = [(each, limits.usage(*each.roots)) for each in unit if each.minder is not None]
+            if not measured:
                 continue
-            usage = limits.usage(instance.minder.pid)
-            self._memory.check(instance, usage)
+            self._memory.check(measured)
             if meter:
-                self._metering.observe(instance, usage)
+                self._metering.observe(*measured)
         self._instances.enforce()
+        if meter:
+            self._containers.tidy_later()
         self._logs.mark()
         if meter:
-            known = {instance.id for instance in running}
+            for instance in running:
+                if instance.spec.models is not None and instance.state.phase == "ready":
+                    self._metering.hold(instance, self._models.loaded_count(instance.id))
+            known = {id for each in running for id in (each.id, unit_of(each.spec))}
             self._metering.drain(known.__contains__)
+            self._models.keep(known.__contains__)
             self._zygotes.end_idle()
 
 
@@ -230,4 +264,4 @@ def _refusing(function: Callable[[A], R]) -> Callable[[A], R]:
 
 
 def _plain(answer: Callable[[Mapping[str, object]], object]) -> hosts.Handler:
-    return lambda raw: answer(msgspec.json.decode(raw, type=dict[str, object]))
+    return lambda raw: answer(decode_json(raw, dict[str, object]))

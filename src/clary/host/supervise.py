@@ -13,7 +13,7 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,12 @@ from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
 from clary.host import failures, limits, user_code
 from clary.host.archives import OUT_OF_SPACE
-from clary.host.artifacts import Cancelled
+from clary.host.engine.containers import Containers
 from clary.host.environments import Environment
 from clary.host.failures import Refused
 from clary.host.launching import Launcher, seal
 from clary.host.records import Instance, checked, end_orphans, erase, make_directory, write_note
+from clary.host.unpacking import Cancelled
 from clary.links import instances as files
 from clary.links import processes
 from clary.telemetry.logs import LogFiles
@@ -50,7 +51,16 @@ class Watcher(Protocol):
 class Instances:
     """See above. Thread-safe."""
 
-    def __init__(self, root: Path, launcher: Launcher, logs: LogFiles, clock: Clock) -> None:
+    def __init__(
+        self,
+        root: Path,
+        launcher: Launcher,
+        logs: LogFiles,
+        clock: Clock,
+        was_at: Callable[[InstanceId], str] = lambda id: "",
+    ) -> None:
+        """`was_at`: what an instance was doing when it ended, as far as it may be to blame."""
+        self._was_at = was_at
         self._root = root
         self._launcher = launcher
         self._logs = logs
@@ -103,6 +113,12 @@ class Instances:
         with self._changed:
             return [instance.status() for instance in self._records.values()]
 
+    def look(self, ids: Iterable[InstanceId] | None = None) -> Sequence[tuple[InstanceSpec, InstanceStatus]]:
+        """Those there are, of these or of all."""
+        with self._changed:
+            wanted = self._records.keys() if ids is None else [id for id in ids if id in self._records]
+            return [(self._records[id].spec, self._records[id].status()) for id in wanted]
+
     def wait(self, seen: int, timeout_s: float) -> int:
         with self._changed:
             self._changed.wait_for(lambda: self._changes != seen, timeout_s)
@@ -135,11 +151,19 @@ class Instances:
             instance.ended.wait(grace_s + FORCE_AFTER_S + REMOVE_TIMEOUT_S)
         return len(live)
 
+    def find(self, id: InstanceId) -> Instance | None:
+        with self._changed:
+            return self._records.get(id)
+
     # What the watchers tell
 
     def running(self) -> Sequence[Instance]:
         """Those with a process."""
         return [i for i in self._all() if i.minder is not None and not i.ended.is_set()]
+
+    def live(self) -> frozenset[InstanceId]:
+        """The ids of those that have not ended."""
+        return frozenset(instance.id for instance in self._all() if not instance.ended.is_set())
 
     def became_ready(self, instance: Instance) -> None:
         with self._changed:
@@ -174,13 +198,30 @@ class Instances:
 
     def has_ended(self, instance: Instance, probe: str) -> None:
         """The minder is gone: how the instance ended is in exit.json, or nobody knows."""
+        containers = self._launcher.container_for(instance.spec)
+        if containers is None:
+            self._note_end(instance, probe, None)
+            return
+        # The engine may take its time to remove what is left, and all pings wait in this thread.
+        arguments = (instance, probe, containers)
+        threading.Thread(
+            target=self._note_end, args=arguments, name=f"end-{instance.id}", daemon=True
+        ).start()
+
+    def _note_end(self, instance: Instance, probe: str, containers: Containers | None) -> None:
         exit = files.read(instance.directory, files.EXIT, files.Exit)
+        if containers is not None and containers.has_left(instance.directory):
+            containers.discard(instance.id)
         if exit is None and instance.minder is not None:
             end_orphans(instance.minder.pid)
         failure = instance.state.failure
         if failure is None and not instance.state.stopping and not (exit and exit.asked):
             was_ready = instance.state.ready_at is not None
-            failure = failures.ended(instance.spec, exit, was_ready, probe)
+            known = (
+                None if containers is None else containers.failure(instance.spec, instance.directory, exit)
+            )
+            failure = known or failures.ended(instance.spec, exit, was_ready, probe)
+            failure = replace(failure, reason=failure.reason + self._was_at(instance.id))
         if failure is not None:
             peak = max(instance.peak_bytes, failure.memory_peak_bytes or 0, exit.max_rss_bytes if exit else 0)
             failure = replace(
@@ -219,6 +260,9 @@ class Instances:
             self._give_up(instance, failures.refused(instance.spec, refused))
 
     def _start_process(self, instance: Instance) -> None:
+        if (containers := self._launcher.container_for(instance.spec)) is not None:
+            self._start_container(instance, containers)
+            return
         spec, directory = user_code.with_source(instance.spec), instance.directory
         manifest = self._launcher.resolve(spec)
         environment = self._launcher.obtain_environment(manifest, lambda text: self._tell(instance, text))
@@ -235,6 +279,17 @@ class Instances:
             )
         self._advance(instance, "starting", _image(manifest, environment))
         minder = self._launcher.launch(spec, directory, environment, manifest)
+        self._attend(instance, minder)
+
+    def _start_container(self, instance: Instance, containers: Containers) -> None:
+        """The same steps for an image of the user's own."""
+        spec, directory = instance.spec, instance.directory
+        ready = containers.obtain(spec, lambda text: self._tell(instance, text))
+        self._advance(instance, "fetching", ready.held.resolved, runs_script=True)
+        self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
+        self._advance(instance, "starting", ready.held.resolved)
+        minder = self._launcher.launch_container(spec, directory, ready)
+        self._launcher.await_container(directory, minder, instance.cancelled.is_set)
         self._attend(instance, minder)
 
     def _attend(self, instance: Instance, minder: processes.ProcessIdentity) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,14 +151,23 @@ class MemoryWatch:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
 
-    def check(self, instance: Instance, usage: limits.Usage) -> None:
-        instance.peak_bytes = max(instance.peak_bytes, usage.resident_bytes)
-        limit = instance.spec.memory_bytes
-        if usage.resident_bytes <= limit or instance.minder is None:
+    def check(self, measured: Sequence[tuple[Instance, limits.Usage]]) -> None:
+        """The containers of one instance, which share its memory. The largest one is ended."""
+        for instance, usage in measured:
+            instance.peak_bytes = max(instance.peak_bytes, usage.resident_bytes)
+        limit = measured[0][0].spec.memory_bytes
+        if sum(usage.resident_bytes for _, usage in measured) <= limit:
             return
-        exact = limits.exact_resident_bytes(instance.minder.pid)
-        if exact > limit:
-            self._owner.end_because(instance, failures.out_of_memory(instance.spec, exact))
+        exact = [
+            (limits.exact_resident_bytes(*each.roots), number)
+            for number, (each, _) in enumerate(measured)
+            if each.minder is not None
+        ]
+        total = sum(size for size, _ in exact)
+        if total > limit:
+            size, number = max(exact)
+            largest = measured[number][0]
+            self._owner.end_because(largest, failures.out_of_memory(largest.spec, size, total))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from clary.links.decoding import decode_json
 from clary.links.processes import ProcessIdentity
 
 PART = ".part"
@@ -65,7 +66,7 @@ def read_header(file: BinaryIO) -> Header:
     """Leaves the file at the first captured request. Raises `UnreadableCapture`."""
     line = file.readline()
     try:
-        return msgspec.json.decode(line, type=Header)
+        return decode_json(line, Header)
     except msgspec.DecodeError as error:
         raise UnreadableCapture(str(error)) from error
 

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from clary.domain.instances import InstanceId, InstanceSpec
+from clary.links.decoding import decode_json
 from clary.links.frames import FrameError, receive_frame, send_frame
 
 VERSION = 1
@@ -104,6 +105,81 @@ class TakeMetrics:  # → list[MetricBatch], those not acknowledged yet
     acked_sequence: int
 
 
+# Models of multi-model instances: asked by the gateways as well, so that they load with control dead.
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:  # → LoadedModel; waits until it is loaded, however many ask
+    """Errors: ModelMissing (nothing at that key), ModelDenied, ModelInvalid (no archive, or the container refuses it:
+    the message is the container's), ModelTimeout, NoRoom, InstanceMissing (it has seen nothing of the model),
+    InstanceEnded (while it loaded the model: the next one may end as well)."""
+
+    instance_id: InstanceId
+    target_model: str
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    name: str  # what the container knows it by: `POST /models/<name>/invoke`
+    was_loaded: bool  # before anybody asked for it now: a cache hit
+    runs_script: bool = False  # code of the user's answers for it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """Calls of one model that one gateway has made since it last told."""
+
+    instance_id: InstanceId
+    name: str
+    calls: int
+    last_at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class UseModels:  # → None; what is used least recently is unloaded first
+    uses: tuple[ModelUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModels:  # → None; after a call of a model that is not to be cached
+    instance_id: InstanceId
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListModels:  # → list[ModelStatus], of those instances; of all without ids
+    ids: tuple[InstanceId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    instance_id: InstanceId
+    target_model: str
+    name: str
+    state: str  # downloading, loading, loaded, on disk, failed, evicted
+    size_bytes: int = 0  # on disk
+    memory_bytes: int = 0  # measured when it was loaded
+    loaded_at: float | None = None  # seconds since the epoch
+    last_used_at: float | None = None
+    calls: int = 0
+    is_pinned: bool = False
+    reason: str = ""  # why it failed, or was evicted
+    loads: int = 0  # how often it was loaded: calls beyond these were hits
+
+
+@dataclass(frozen=True, slots=True)
+class PinModels:  # → None; pinned models are loaded now, and are never evicted
+    ids: tuple[InstanceId, ...]
+    target_models: tuple[str, ...]
+    is_pinned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpImage:  # → OwnImage, of an image that no runtime answers for; pulls nothing
+    image: str
+
+
 @dataclass(frozen=True, slots=True)
 class GetStatus:  # → HostStatus
     pass
@@ -128,6 +204,7 @@ class HostStatus:
     artifacts_bytes: int
     sandbox_rung: int = 0
     sandbox: str = ""  # which rung and why, for people
+    engine: str = ""  # which container engine, or why none, for people
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -142,8 +219,23 @@ Handler = Callable[[msgspec.Raw], object]
 
 def handler(arguments: type[T], function: Callable[[T], object]) -> Handler:
     """Makes a handler of a function of one of the argument classes above."""
-    decoder = msgspec.json.Decoder(arguments)
-    return lambda raw: function(decoder.decode(raw))
+    return lambda raw: function(decode_json(raw, arguments))
+
+
+def encode_call(operation: str, arguments: object) -> bytes:
+    """A request, to be put in a frame."""
+    return msgspec.json.encode({"v": VERSION, "op": operation, "args": arguments})
+
+
+def read_answer(operation: str, answer: bytes, result: type[T]) -> T:
+    """What a response holds, as a `result`. Raises `HostError` or `HostUnavailable`."""
+    try:
+        decoded = decode_json(answer, _Answer)
+        if decoded.error is not None:
+            raise HostError(decoded.error.code, decoded.error.message)
+        return decode_json(decoded.result, result)
+    except msgspec.DecodeError as error:
+        raise HostUnavailable(f"the host's answer to {operation} makes no sense: {error}") from error
 
 
 class HostClient:
@@ -159,15 +251,7 @@ class HostClient:
         self, operation: str, arguments: object, result: type[T], timeout_s: float = CALL_TIMEOUT_S
     ) -> T:
         """The host's answer as a `result`. Raises `HostError` or `HostUnavailable`."""
-        payload = msgspec.json.encode({"v": VERSION, "op": operation, "args": arguments})
-        answer = self._exchange(payload, timeout_s)
-        try:
-            decoded = msgspec.json.decode(answer, type=_Answer)
-            if decoded.error is not None:
-                raise HostError(decoded.error.code, decoded.error.message)
-            return msgspec.json.decode(decoded.result, type=result)
-        except msgspec.DecodeError as error:
-            raise HostUnavailable(f"the host's answer to {operation} makes no sense: {error}") from error
+        return read_answer(operation, self._exchange(encode_call(operation, arguments), timeout_s), result)
 
     def call_raw(self, operation: str, arguments: Mapping[str, object]) -> Any:
         """The same for callers that decode the answer themselves (logs): plain values in and out."""
@@ -292,7 +376,7 @@ class HostServer:
 
     def _answer(self, payload: bytes) -> bytes:
         try:
-            request = msgspec.json.decode(payload, type=Request)
+            request = decode_json(payload, Request)
             if request.v != VERSION:
                 raise HostError("Version", f"this host speaks version {VERSION} of the link, not {request.v}")
             function = self._handlers.get(request.op)

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from clary.domain.rights import Access
+from clary.links.decoding import decode_json
 
 VERSION = 1
 
@@ -51,6 +52,6 @@ def write(keys_dir: Path, identities: Identities) -> None:
 def read(keys_dir: Path) -> Identities:
     """What was written last; nobody where nothing was. Raises OSError, msgspec.DecodeError."""
     try:
-        return msgspec.json.decode(path(keys_dir).read_bytes(), type=Identities)
+        return decode_json(path(keys_dir).read_bytes(), Identities)
     except FileNotFoundError:
         return Identities()

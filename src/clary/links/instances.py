@@ -10,7 +10,9 @@ whichever process died before. Everything is JSON, written beside its place and 
   lock           minder  locked while the minder lives: no second one starts beside it
   process.json   minder  the minder's identity, written before the instance is forked: it never starts twice
   exit.json      minder  how it ended (`Exit`)
+  container.json runner  of a container of the user's own: `clary.host.engine.notes`
   http.sock      instance  HTTP/1.1: `GET /ping`, `POST /invocations`; on rung 1 the minder binds it and hands it over
+  opt/ml/models  host    multi-model: what it has unpacked; model-notes/ says of which objects
   opt/ml, tmp    instance  what containers find under `/opt/ml` and `/tmp`
   ml, root       minder    rung 1: what lies behind the private `/opt/ml`, and where the private root is mounted
 
@@ -26,6 +28,7 @@ from typing import TypeVar
 import msgspec
 
 from clary.domain.instances import Failure, InstanceSpec, Phase
+from clary.links.decoding import decode_json
 from clary.links.processes import ProcessIdentity
 
 SPEC = "spec.json"
@@ -107,7 +110,7 @@ class Exit:
 def read(directory: Path, name: str, kind: type[T]) -> T | None:
     """The content of one of the files; None when it is not there. Whole files only, so anything else is a bug."""
     try:
-        return msgspec.json.decode((directory / name).read_bytes(), type=kind)
+        return decode_json((directory / name).read_bytes(), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from clary.links.decoding import decode_json
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
@@ -66,7 +68,7 @@ def record(path: Path, identity: ProcessIdentity | None = None) -> ProcessIdenti
 def read(path: Path) -> ProcessIdentity | None:
     """The identity in a pid file; None when there is no such file or it holds no identity."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ProcessIdentity)
+        return decode_json(path.read_bytes(), ProcessIdentity)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 

@@ -24,6 +24,7 @@ import msgspec
 
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute
+from clary.links.decoding import decode_json
 from clary.links.metrics import MetricBatch
 
 PROTOCOL = 1
@@ -118,7 +119,7 @@ def read_routes(directory: Path) -> list[EndpointRoute]:
 def _read(directory: Path) -> Iterator[EndpointRoute]:
     for path in sorted(directory.glob("*.json")):
         try:
-            file = msgspec.json.decode(path.read_bytes(), type=_RouteFile)
+            file = decode_json(path.read_bytes(), _RouteFile)
         except FileNotFoundError:
             continue  # withdrawn meanwhile
         except (OSError, msgspec.DecodeError) as error:

@@ -43,13 +43,20 @@ class _Group(NamedTuple):
 
 
 class Batcher:
-    """Belongs to one event loop; `submit` and `close` are called on it."""
+    """Belongs to one event loop; `submit` and `close` are called on it. `pool`: threads that others use too."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, model: Model, workers: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        model: Model,
+        workers: int,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._loop = loop
         self._model = model
         self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+        self._owns_pool = pool is None
+        self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="predict")
         self._busy_workers = 0
         self._scheduled = False
         self._groups: list[_Group] = []
@@ -73,7 +80,8 @@ class Batcher:
             self._loop.call_soon(self._flush)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._owns_pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _flush(self) -> None:
         self._scheduled = False

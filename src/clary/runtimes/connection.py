@@ -45,6 +45,10 @@ class Service:
         self.stopping = False
         self.on_last_gone: Callable[[], None] | None = None
 
+    def connect(self) -> "Connection":
+        """The protocol of a connection that comes in."""
+        return Connection(self)
+
     def stop(self, on_last_gone: Callable[[], None]) -> None:
         """Closes idle connections now and the others after their answer, then calls `on_last_gone`."""
         self.stopping = True

@@ -29,6 +29,7 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool
     invocation: InvocationHead
+    query: str = ""
 
     @property
     def is_plain(self) -> bool:
@@ -92,6 +93,7 @@ def parse_head(head: bytes) -> RequestHead:
             custom_attributes=fields.get("x-amzn-sagemaker-custom-attributes", ""),
             headers=headers,
         ),
+        query=target.partition("?")[2],
     )
 
 

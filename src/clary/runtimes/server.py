@@ -4,6 +4,9 @@
 comes in `config`. The model is loaded before the socket exists, so a socket that accepts means a model that
 serves. SIGTERM stops accepting, lets running requests finish and ends with 0; a model that does not load ends
 with 1 and a last line that starts with `model did not load:`.
+
+With `models` in its configuration it starts without a model, and loads and unloads those it is told to
+(`clary.runtimes.models`).
 """
 
 import asyncio
@@ -27,8 +30,17 @@ from typing import cast
 import uvloop
 
 from clary.runtimes.batching import Batcher
-from clary.runtimes.connection import Connection, Service
-from clary.runtimes.contract import Load, LoadError, Model, Scripted
+from clary.runtimes.connection import Service
+from clary.runtimes.contract import Dispatcher, Load, LoadError, Model, Scripted
+from clary.runtimes.models import Shelf
+from clary.runtimes.models_connection import ModelsService
+from clary.runtimes.models_memory import Memory
+
+MODELS_MEMORY = "CLARY_MODELS_MEMORY_MB"
+"""Of an instance's environment: what all its models together may take. Without it: what the instance has."""
+
+SHARE_FOR_MODELS = 0.9
+"""Of the instance's memory. The rest is for the requests; at the whole of it the platform ends the instance."""
 
 STOP_GRACE_S = 25.0  # less than the 30 s after which the platform kills
 _BACKLOG = 2048
@@ -50,6 +62,8 @@ class ServerConfig:
     environment: Mapping[str, str]
     vcpus: int = 1
     max_payload_bytes: int = 25 << 20
+    models: bool = False  # many models, which come and go
+    memory_bytes: int = 8 << 30
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, object]) -> "ServerConfig":
@@ -63,6 +77,8 @@ class ServerConfig:
                 environment=dict(environment),
                 vcpus=max(1, int(str(config.get("vcpus", 1)))),
                 max_payload_bytes=int(str(config.get("max_payload_bytes", 25 << 20))),
+                models=bool(config.get("models")),
+                memory_bytes=int(str(config.get("memory_bytes", 8 << 30))),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ConfigError(f"the server's configuration is wrong at {error}") from error
@@ -74,7 +90,7 @@ def main(config: Mapping[str, object]) -> int:
     faulthandler.enable(file=sys.stderr)
     try:
         server = ServerConfig.from_mapping(config)
-        model = _load(server)
+        model = None if server.models else _load(server)
         with _bind(server.listen) as listener:
             gc.collect()
             gc.freeze()
@@ -98,7 +114,7 @@ def _load(server: ServerConfig) -> Model | Scripted:
     """Raises `LoadError`, whatever went wrong; what the framework did not explain is logged with its stack."""
     began = time.monotonic()
     try:
-        load = cast(Load, importlib.import_module(server.module).load)
+        load = _loader(server.module)
         model = load(server.model_dir, server.environment, server.vcpus)
     except LoadError:
         raise
@@ -109,23 +125,58 @@ def _load(server: ServerConfig) -> Model | Scripted:
     return model
 
 
-async def _serve(server: ServerConfig, model: Model | Scripted, listener: socket.socket) -> None:
+async def _serve(server: ServerConfig, model: Model | Scripted | None, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    if isinstance(model, Scripted):
-        dispatcher = await model.dispatcher(loop)
-    else:
-        dispatcher = Batcher(loop, model, model.limits.concurrency or server.vcpus)
-    service = Service(dispatcher, _payload_limit(server, model), _execution_parameters(server, model))
+    service = _serve_many(server, loop) if model is None else await _serve_one(server, model, loop)
     accepting = await _listen(loop, listener, service)
     log.info("serving at %s", server.listen)
     await stop.wait()
     accepting.close()
     await _finish_requests(loop, service)
-    dispatcher.close()
+    service.dispatcher.close()
     log.info("stopped")
+
+
+async def _serve_one(
+    server: ServerConfig, model: Model | Scripted, loop: asyncio.AbstractEventLoop
+) -> Service:
+    dispatcher: Dispatcher
+    if isinstance(model, Scripted):
+        dispatcher = await model.dispatcher(loop)
+    else:
+        dispatcher = Batcher(loop, model, model.limits.concurrency or server.vcpus)
+    payload_limit = min(server.max_payload_bytes, model.limits.max_payload_bytes)
+    return Service(
+        dispatcher,
+        payload_limit,
+        _execution_parameters(server, model.limits.batch_strategy, payload_limit),
+    )
+
+
+def _serve_many(server: ServerConfig, loop: asyncio.AbstractEventLoop) -> Service:
+    """Raises `LoadError` where the framework itself cannot be used."""
+    memory = Memory(int(server.memory_bytes * SHARE_FOR_MODELS), _models_memory(server.environment))
+    shelf = Shelf(loop, _loader(server.module), server.environment, server.vcpus, memory)
+    parameters = _execution_parameters(server, "MULTI_RECORD", server.max_payload_bytes)
+    return ModelsService(shelf, server.max_payload_bytes, parameters)
+
+
+def _models_memory(environment: Mapping[str, str]) -> int:
+    wanted = environment.get(MODELS_MEMORY, "")
+    if wanted and not wanted.isdigit():
+        raise ConfigError(f"{MODELS_MEMORY} is {wanted!r}, which is no number of megabytes")
+    return int(wanted or 0) << 20
+
+
+def _loader(module: str) -> Load:
+    try:
+        return cast(Load, importlib.import_module(module).load)
+    except Exception as error:
+        traceback.print_exc()
+        raise LoadError(f"{type(error).__name__}: {error}") from error
 
 
 def _bind(address: str) -> socket.socket:
@@ -150,7 +201,7 @@ async def _listen(
     loop: asyncio.AbstractEventLoop, listener: socket.socket, service: Service
 ) -> asyncio.AbstractServer:
     create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-    return await create(lambda: Connection(service), sock=listener, backlog=_BACKLOG)
+    return await create(service.connect, sock=listener, backlog=_BACKLOG)
 
 
 async def _finish_requests(loop: asyncio.AbstractEventLoop, service: Service) -> None:
@@ -160,15 +211,11 @@ async def _finish_requests(loop: asyncio.AbstractEventLoop, service: Service) ->
         await asyncio.wait_for(finished, STOP_GRACE_S)
 
 
-def _payload_limit(server: ServerConfig, model: Model | Scripted) -> int:
-    return min(server.max_payload_bytes, model.limits.max_payload_bytes)
-
-
-def _execution_parameters(server: ServerConfig, model: Model | Scripted) -> dict[str, object]:
+def _execution_parameters(server: ServerConfig, batch_strategy: str, payload_limit: int) -> dict[str, object]:
     return {
         "MaxConcurrentTransforms": server.vcpus,
-        "BatchStrategy": model.limits.batch_strategy,
-        "MaxPayloadInMB": _payload_limit(server, model) >> 20,
+        "BatchStrategy": batch_strategy,
+        "MaxPayloadInMB": payload_limit >> 20,
     }
 
 

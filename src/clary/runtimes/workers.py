@@ -10,13 +10,16 @@ The first workers are forked before the event loop exists and before any thread;
 """
 
 import asyncio
+import functools
 import logging
 import marshal
 import os
 import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -64,6 +67,10 @@ class ScriptedModel:
                 _end(pid)
             raise
 
+    @property
+    def pids(self) -> Sequence[int]:
+        return [pid for pid, _ in self._started]
+
     async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> "Workers":
         workers = Workers(loop, self._load, self._timeout_s)
         for pid, channel in self._started:
@@ -87,6 +94,10 @@ class Workers:
         self._scheduled = False
         self._pause_s = 1.0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return [each.pid for each in self._workers]
 
     async def add(self, pid: int, channel: socket.socket, *, together: int) -> None:
         """`together`: how many requests it takes at once; 0 for one that is not loaded yet."""
@@ -309,6 +320,18 @@ def settings_of(environment: Mapping[str, str], vcpus: int) -> tuple[int, float]
 
 
 def _fork(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
+    """The kernel ends a worker with the thread that forked it, so a thread that comes and goes has another one fork."""
+    if threading.current_thread() is threading.main_thread():
+        return _fork_here(load, tells_why)
+    return _forking_thread().submit(_fork_here, load, tells_why).result()
+
+
+@functools.cache
+def _forking_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="fork")
+
+
+def _fork_here(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:

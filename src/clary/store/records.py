@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
+from clary.links.decoding import decode_json
+
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -16,7 +18,7 @@ def encode(value: object) -> str:
 
 
 def decode(text: str, type_: type[T]) -> T:
-    return msgspec.json.decode(text, type=type_)
+    return decode_json(text, type_)
 
 
 def to_micros(moment: datetime) -> int:

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from clary.domain.clock import Clock
 from clary.domain.instances import LogTarget
+from clary.links.decoding import convert
 from clary.links.hosts import HostError, HostUnavailable
 from clary.links.logs import LogGroup, LogPage, LogStream
 from clary.telemetry import log_names, log_times
@@ -248,11 +247,11 @@ class RemoteLogs:
 
     def groups(self, account: str, region: str, prefix: str = "") -> list[LogGroup]:
         answer = self._ask("groups", account=account, region=region, prefix=prefix)
-        return msgspec.convert(answer, list[LogGroup])
+        return convert(answer, list[LogGroup])
 
     def streams(self, account: str, region: str, group: str, prefix: str = "") -> list[LogStream] | None:
         answer = self._ask("streams", account=account, region=region, group=group, prefix=prefix)
-        return msgspec.convert(answer, list[LogStream] | None)
+        return None if answer is None else convert(answer, list[LogStream])
 
     def read(
         self,
@@ -278,13 +277,13 @@ class RemoteLogs:
             start_ms=start_ms,
             end_ms=end_ms,
         )
-        return msgspec.convert(answer, LogPage | None)
+        return None if answer is None else convert(answer, LogPage)
 
     def tail(self, target: LogTarget, lines: int) -> list[str]:
-        return msgspec.convert(self._ask("tail", target=target, lines=lines), list[str])
+        return convert(self._ask("tail", target=target, lines=lines), list[str])
 
     def delete_group(self, account: str, region: str, group: str) -> bool:
-        return msgspec.convert(self._ask("delete_group", account=account, region=region, group=group), bool)
+        return convert(self._ask("delete_group", account=account, region=region, group=group), bool)
 
     def clear(self) -> None:
         self._ask("clear")
@@ -307,7 +306,7 @@ def link_operations(reader: LogReader) -> dict[str, Callable[[Mapping[str, Any]]
         "logs_streams": answer(reader.streams),
         "logs_read": answer(reader.read),
         "logs_tail": lambda arguments: reader.tail(
-            msgspec.convert(arguments["target"], LogTarget), arguments["lines"]
+            convert(arguments["target"], LogTarget), arguments["lines"]
         ),
         "logs_delete_group": answer(reader.delete_group),
         "logs_clear": answer(reader.clear),

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from clary.domain.clock import Clock
+from clary.links.decoding import decode_json
 from clary.links.metrics import WINDOW_S, Dimensions, MetricBatch, MetricPoint
 from clary.telemetry.aggregates import Aggregate, Metric, merge_packed, merge_periods, pack
 
@@ -243,7 +242,7 @@ def _dump_dimensions(dimensions: Dimensions) -> str:
 
 
 def _load_dimensions(text: str) -> Dimensions:
-    return msgspec.json.decode(text, type=Dimensions)
+    return decode_json(text, Dimensions)
 
 
 @contextmanager

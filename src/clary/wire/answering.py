@@ -83,6 +83,8 @@ _ADMIN_ROUTES = (
     ("GET", "health", "GetHealth"),
     ("GET", "why/{Name}", "Explain"),
     ("GET", "deployments/{Name}", "ListDeployments"),
+    ("GET", "models/{Name}", "ListEndpointModels"),
+    ("POST", "models/{Name}", "PinEndpointModels"),
     ("POST", "reset", "Reset"),
 )
 

@@ -16,6 +16,7 @@ import botocore
 import msgspec
 from botocore import model
 
+from clary.links.decoding import decode_json
 from clary.wire.routing import RestRoute, RestRouter
 
 # In the order in which clients choose; of what a service lists, these are the ones answered here.
@@ -119,7 +120,7 @@ class _ErrorTraits(msgspec.Struct):
 
 def load(name: str, wanted: Collection[str] | None) -> ServiceModel:
     """Reads a model from botocore's data, keeping the shapes of the `wanted` operations (None: of all)."""
-    file = msgspec.json.decode(gzip.decompress(_model_path(name).read_bytes()), type=_ModelFile)
+    file = decode_json(gzip.decompress(_model_path(name).read_bytes()), _ModelFile)
     operations = {key: msgspec.json.decode(raw) for key, raw in file.operations.items()}
     kept = {key: operations[key] for key in operations if wanted is None or key in wanted}
     description = {
@@ -192,7 +193,7 @@ def _references(shape: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _error_statuses(shapes: Mapping[str, msgspec.Raw]) -> dict[str, int]:
     statuses: dict[str, int] = {}
     for name, raw in shapes.items():
-        traits = msgspec.json.decode(raw, type=_ErrorTraits)
+        traits = decode_json(raw, _ErrorTraits)
         if traits.exception and "httpStatusCode" in traits.error:
             statuses[traits.error.get("code", name)] = traits.error["httpStatusCode"]
     return statuses

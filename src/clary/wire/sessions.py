@@ -18,6 +18,7 @@ import msgspec
 
 from clary.domain.faults import Fault
 from clary.domain.principals import DEFAULT_ROLE_NAME, ROOT_SESSION_NAME, Principal, assumed_role, user
+from clary.links.decoding import decode_json
 
 
 class KeyFileError(Exception):
@@ -90,7 +91,7 @@ class KeyRing:
         body, _, tag = token.partition(".")
         if not hmac.compare_digest(_encode(self._tag(body)).encode(), tag.encode("utf-8", "replace")):
             return None
-        payload = msgspec.json.decode(_decode(body), type=_Payload)
+        payload = decode_json(_decode(body), _Payload)
         if payload.access_key_id != access_key_id:
             return None
         return Grant(_principal(payload), self._secret(body), payload.expires)
@@ -136,7 +137,7 @@ class KeyRing:
         expected = _encode(hmac.digest(self._instance_key, body.encode("utf-8", "replace"), "sha256"))
         if not hmac.compare_digest(expected.encode(), tag.encode("utf-8", "replace")):
             return None
-        found = msgspec.json.decode(_decode(body), type=_Capability)
+        found = decode_json(_decode(body), _Capability)
         return found.role_arn, found.instance
 
     def _issue(self, payload: _Payload) -> Credentials:

@@ -20,6 +20,7 @@ import msgspec
 
 from clary.domain.faults import Fault, access_denied
 from clary.domain.principals import Principal
+from clary.links.decoding import decode_json
 from clary.wire import sigv2
 from clary.wire.canonical import canonical_path, canonical_query, query_parameters
 from clary.wire.heads import Head
@@ -81,7 +82,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, text: bytes) -> "Identity":
-        return msgspec.json.decode(text, type=cls)
+        return decode_json(text, cls)
 
     @property
     def scope(self) -> str:

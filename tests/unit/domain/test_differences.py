@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from clary.domain.differences import differences
 from clary.domain.endpoints import Fleet, Variant
-from clary.domain.instances import Artifact
+from clary.domain.instances import Artifact, Container, ModelSource
 from clary.domain.routes import Capture
 
 BASE = Variant("A", "m", "xgboost:1", "ml.m5.large", 2, 8 << 30, 0, weight=1.0, count=2)
@@ -68,3 +68,28 @@ def test_Z03_a_record_says_that_something_changed_exactly_when_it_did(old: Fleet
     same = {v.name: v for v in old.variants} == {v.name: v for v in new.variants}
     assert same == (told[0].startswith("nothing is different"))
     assert not same or len(told) == 1
+
+
+def test_C01_each_container_is_told_by_its_name() -> None:
+    one = Container("one", "xgboost:1", {"KEY": "secret-1"}, (Artifact("s3://b/1.tar.gz"),))
+    two = Container("two", "sklearn:1")
+    before = replace(BASE, containers=(one, two))
+    changed = (replace(one, environment={"KEY": "secret-2"}), replace(two, image="sklearn:2"))
+    assert differences(fleet(before), fleet(replace(before, containers=changed))) == (
+        "A.one.environment.KEY: changed",
+        "A.two.image: sklearn:1 → sklearn:2",
+    )
+    direct = replace(before, containers=(two, replace(two, name="three")), is_direct=True)
+    assert differences(fleet(before), fleet(direct)) == (
+        "A.mode: Serial → Direct",
+        "A.containers: one, two → two, three",
+    )
+    assert "A.mode: one container → Serial" in differences(fleet(BASE), fleet(before))
+
+
+def test_M01_the_place_of_many_models_is_told() -> None:
+    many = replace(BASE, models=ModelSource("s3://b/flats/"))
+    assert differences(fleet(many), fleet(replace(many, models=ModelSource("s3://b/new/", False)))) == (
+        "A.models: s3://b/flats/ → s3://b/new/ (not cached)",
+    )
+    assert "A.models: none → s3://b/flats/" in differences(fleet(BASE), fleet(many))

@@ -11,6 +11,7 @@ import msgspec
 from clary.domain.instances import InstanceId
 from clary.domain.principals import assumed_role
 from clary.domain.routes import EndpointKey, EndpointRoute, Target, VariantRoute
+from clary.gateway.models import Models
 from clary.gateway.plans import TargetState
 from clary.gateway.request_ids import request_ids
 from clary.gateway.routes import RouteTable
@@ -63,6 +64,7 @@ class Sent:
     data: bytes
     waiter: Waiter
     is_fresh: bool
+    container: int = 0  # of several, which
     wire: Wire = field(default_factory=Wire)
 
     @property
@@ -87,13 +89,14 @@ class Sent:
 class Instance:
     """In the place of a target's upstream."""
 
-    def __init__(self, target: TargetState, sent: list[Sent]) -> None:
+    def __init__(self, target: TargetState, sent: list[Sent], container: int = 0) -> None:
         self.loop = target.upstream.loop
         self._target = target
         self._sent = sent
+        self._container = container
 
     def send(self, data: bytes, waiter: Waiter, deadline: float, *, fresh: bool = False) -> None:
-        sent = Sent(self._target, data, waiter, fresh)
+        sent = Sent(self._target, data, waiter, fresh, self._container)
         self._sent.append(sent)
         waiter.on_connected(cast(Connection, sent.wire))
 
@@ -159,6 +162,29 @@ class Noting:
         self.told.append((variant, "too long"))
 
 
+@dataclass
+class AskedOfHost:
+    """A call of the host, to be answered by the test."""
+
+    operation: str
+    arguments: Any
+    answer: asyncio.Future[Any]
+
+
+class PlayedHost:
+    """In the place of the host's link."""
+
+    def __init__(self) -> None:
+        self.asked: list[AskedOfHost] = []
+
+    async def call(self, operation: str, arguments: object, result: type[Any], timeout_s: float) -> Any:
+        self.asked.append(AskedOfHost(operation, arguments, asyncio.get_running_loop().create_future()))
+        return await self.asked[-1].answer
+
+    def of(self, operation: str) -> list[AskedOfHost]:
+        return [each for each in self.asked if each.operation == operation]
+
+
 class _AnySignature:
     def signer(self, head: Head, body_sha256: str | None = None) -> Signer:
         principal = assumed_role(ACCOUNT, "role", "session", "AKIA", is_root=True)
@@ -172,12 +198,15 @@ class World:
         loop = asyncio.get_running_loop()
         self.recorder = Recorder("test", Noon())
         self.table = RouteTable(self.recorder, loop, retry_user_code=retry_user_code)
+        self.host = PlayedHost()
+        self.models = Models(self.host, loop, lambda: NOW.timestamp())
         self.chances: list[float] = []
         self.sent: list[Sent] = []
         self.runtime = Runtime(
             self.table,
             cast(Verifier, _AnySignature()),
             request_ids(),
+            self.models,
             max_body_bytes=64 << 20,
             chance=lambda: self.chances.pop(0) if self.chances else 0.0,
             now=lambda: NOW.timestamp(),
@@ -191,9 +220,12 @@ class World:
         plan = self.table.find(KEY)
         assert plan is not None
         for each in (*(p for named in plan.variants.values() for p in named.plans), *plan.shadows):
-            for target in each.targets:
-                if not isinstance(target.upstream, Instance):
-                    target.upstream = cast(Any, Instance(target, self.sent))
+            for number, of_container in enumerate((each, *each.by_container.values()), -1):
+                for target in of_container.targets:
+                    if not isinstance(target.upstream, Instance):
+                        target.upstream = cast(Any, Instance(target, self.sent, max(0, number)))
+                        for place, hop in enumerate(target.hops):
+                            hop.upstream = cast(Any, Instance(target, self.sent, place))
 
     def ask(self, body: bytes = b"1,2", stream: bool = False, **headers: str) -> Asked:
         fields = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}

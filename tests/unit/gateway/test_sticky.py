@@ -6,7 +6,7 @@ from math import sqrt
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clary.gateway.sticky import choose, preferred
+from clary.gateway.sticky import choose, preferred, ranked
 
 KEYS = [f"user-{number}" for number in range(20_000)]
 
@@ -67,3 +67,14 @@ def test_H12_an_instance_that_goes_moves_only_its_own_users(key: str, instances:
         assert preferred(key, left) == (first if gone != first else preferred(key, left))
         assert gone == first or preferred(key, left) == first
     assert preferred(key, []) is None
+
+
+@given(st.text(max_size=8), st.lists(st.integers(0, 50), unique=True, max_size=8))
+def test_M01_an_order_is_that_of_preference_with_those_before_taken_away(
+    key: str, choices: list[int]
+) -> None:
+    left = [(each, str(each)) for each in choices]
+    for each in ranked(key, left):
+        assert preferred(key, left) == each
+        left.remove((each, str(each)))
+    assert left == []

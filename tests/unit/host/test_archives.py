@@ -2,22 +2,23 @@
 
 import gzip
 import io
-import json
 import lzma
 import os
 import random
-import subprocess
-import sys
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clary.domain.clock import SystemClock
 from clary.host import archives
 from clary.host.archives import ArchiveInvalid, Limits, Unpacked, unpack
+from clary.host.unpacking import Unpackable, Unpacker
 
 LIMITS = Limits(max_members=1000, max_bytes=256 << 20, max_ratio=200.0)
 
@@ -196,34 +197,73 @@ def test_a_thousand_hostile_archives_write_nothing_outside(
             assert os.path.realpath(path).startswith(os.path.realpath(root / "out"))
 
 
-def _as_script(archive: Path, target: Path, *limits: str) -> dict[str, object]:
+@pytest.fixture(scope="module")
+def unpacker() -> Iterator[Unpacker]:
+    found = Unpacker(SystemClock())
+    yield found
+    found.close()
+
+
+def in_a_process(unpacker: Unpacker, archive: Path, timeout_s: float = 120.0) -> Unpacked:
+    target = archive.with_suffix(".out")
     target.mkdir()
-    with archive.open("rb") as file:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", archives.__file__, str(target), *limits],
-            stdin=file,
-            capture_output=True,
-            check=True,
-            timeout=120,
-        )
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer
+    return unpacker.unpack(str(archive), target, Limits(10, 1000, 10), timeout_s)
 
 
-def test_the_script_unpacks_and_refuses_like_the_function(tmp_path: Path) -> None:
-    (tmp_path / "good.tar.gz").write_bytes(tar((member("model"), b"m")).getvalue())
-    (tmp_path / "bad.tar.gz").write_bytes(tar((member("../evil"), b"m")).getvalue())
-    good = _as_script(tmp_path / "good.tar.gz", tmp_path / "1", "10", "1000", "10")
-    assert good == {"ok": {"members": 1, "size_bytes": 1}}
-    bad = _as_script(tmp_path / "bad.tar.gz", tmp_path / "2", "10", "1000", "10")
-    assert bad["error"] == "ArtifactInvalid"
-    assert "../evil" in str(bad["message"])
+def test_a_process_unpacks_and_refuses_like_the_function(tmp_path: Path, unpacker: Unpacker) -> None:
+    (tmp_path / "good").write_bytes(tar((member("model"), b"m")).getvalue())
+    (tmp_path / "bad").write_bytes(tar((member("../evil"), b"m")).getvalue())
+    assert in_a_process(unpacker, tmp_path / "good") == Unpacked(1, 1)
+    assert (tmp_path / "good.out/model").read_bytes() == b"m"
+    with pytest.raises(Unpackable) as refused:
+        in_a_process(unpacker, tmp_path / "bad")
+    assert refused.value.code == "ArtifactInvalid"
+    assert "../evil" in str(refused.value)
 
 
-def test_the_script_s_memory_is_limited(tmp_path: Path) -> None:
+def test_a_process_s_memory_is_limited(tmp_path: Path, unpacker: Unpacker) -> None:
     """A header may say that it is two gigabytes long; reading it would take as much."""
     header = member("x", tarfile.XHDTYPE)
     header.size = 2 << 30
-    (tmp_path / "bomb.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
-    answer = _as_script(tmp_path / "bomb.tar", tmp_path / "1", "10", "1000", "10")
-    assert answer["error"] == "ArtifactInvalid"
+    (tmp_path / "bomb").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    with pytest.raises(Unpackable) as refused:
+        in_a_process(unpacker, tmp_path / "bomb")
+    assert refused.value.code == "ArtifactInvalid"
+
+
+def test_an_archive_that_takes_too_long_is_left_and_its_process_with_it(
+    tmp_path: Path, unpacker: Unpacker
+) -> None:
+    os.mkfifo(tmp_path / "endless")  # nobody ever writes to it
+    holder = os.open(tmp_path / "endless", os.O_RDWR)
+    with pytest.raises(Unpackable) as refused:
+        in_a_process(unpacker, tmp_path / "endless", timeout_s=0.2)
+    os.close(holder)
+    assert refused.value.code == "DownloadTimeout"
+    (tmp_path / "good").write_bytes(tar((member("model"), b"m")).getvalue())
+    assert in_a_process(unpacker, tmp_path / "good").members == 1
+
+
+def test_a_process_serves_many_archives_and_is_replaced_after_a_bad_one(tmp_path: Path) -> None:
+    with closing(Unpacker(SystemClock())) as unpacker:
+        for name in ("first", "second"):
+            (tmp_path / name).write_bytes(tar((member("model"), b"m")).getvalue())
+        (tmp_path / "bad").write_bytes(b"no archive")
+        in_a_process(unpacker, tmp_path / "first")
+        (first,) = unpacker.pids()
+        in_a_process(unpacker, tmp_path / "second")
+        assert unpacker.pids() == [first]
+        with pytest.raises(Unpackable):
+            in_a_process(unpacker, tmp_path / "bad")
+        (other,) = unpacker.pids()
+        assert other != first
+
+
+def test_a_process_that_was_killed_while_it_was_idle_is_replaced(tmp_path: Path) -> None:
+    with closing(Unpacker(SystemClock())) as unpacker:
+        for name in ("first", "second"):
+            (tmp_path / name).write_bytes(tar((member("model"), b"m")).getvalue())
+            assert in_a_process(unpacker, tmp_path / name).members == 1
+            (pid,) = unpacker.pids()
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

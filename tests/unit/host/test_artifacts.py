@@ -17,8 +17,9 @@ from clary.blobs.filesystem import FilesystemBlobs
 from clary.domain.clock import SystemClock
 from clary.domain.instances import Artifact
 from clary.host.archives import Limits
-from clary.host.artifacts import Artifacts, Cancelled
+from clary.host.artifacts import Artifacts
 from clary.host.failures import Refused
+from clary.host.unpacking import Cancelled
 
 LIMITS = Limits(max_members=100, max_bytes=64 << 20, max_ratio=1e6)
 

@@ -13,6 +13,7 @@ import socket
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from clary.blobs.base import Attributes, BucketExists
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog
 from clary.domain.clock import SystemClock
-from clary.domain.instances import Artifact, Failure, InstanceSpec, InstanceStatus
+from clary.domain.instances import Artifact, Failure, InstanceId, InstanceSpec, InstanceStatus
 from clary.host import limits
 from clary.host.environments import environment_key
 from clary.links import hosts, processes
@@ -32,6 +33,7 @@ from hosting.harness import (
     processes_of,
     rungs_here,
     running_host,
+    toy_pair,
     toy_spec,
     until,
     until_phase,
@@ -262,6 +264,27 @@ def test_how_an_instance_ended_while_the_host_was_dead_is_known(host: HostProces
     status = until_phase(host.driver, spec.instance_id, "exited")
     assert status.failure is not None
     assert status.failure.signal == signal.SIGSEGV
+
+
+def test_C01_an_instance_of_two_containers_is_found_again_and_ends_with_either(host: HostProcess) -> None:
+    spec = toy_pair(1)
+    host.driver.start(spec)
+    before = until_phase(host.driver, spec.instance_id, "ready")
+    host.kill()
+    for number, address in enumerate(before.addresses):
+        assert call(replace(before, address=address), b"still here") == b"still here", number
+    host.start()
+    host.driver.start(spec)
+    after = until_phase(host.driver, spec.instance_id, "ready")
+    assert (after.addresses, after.ready_at) == (before.addresses, before.ready_at)
+    assert [status.instance_id for status in host.driver.list()] == [spec.instance_id]
+    minder = files.minder_of(host.directory(InstanceId(f"{spec.instance_id}-2")))
+    assert minder is not None
+    processes.signal(processes.identify(limits.descendants(minder.pid)[-1]), signal.SIGSEGV)
+    ended = until_phase(host.driver, spec.instance_id, "exited")
+    assert ended.failure is not None
+    assert (ended.failure.container, ended.failure.signal) == ("second", signal.SIGSEGV)
+    assert call(before, b"the other goes on") == b"the other goes on"
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])

@@ -1,14 +1,17 @@
 """What the host tells about its instances: SageMaker's names, units and ranges."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from clary.domain.instances import InstanceId, InstanceSpec, LogTarget
+from clary.host.groups import members_of
 from clary.host.limits import Usage
 from clary.host.metering import Metering
 from clary.host.records import Instance
 from clary.links.instances import State
 from clary.links.processes import ProcessIdentity
 from clary.testing.clock import FakeClock
+from hosting.harness import toy_pair
 
 GIB = 1 << 30
 
@@ -40,11 +43,11 @@ def test_L02_each_instance_is_one_observation_of_its_variant(tmp_path: Path) -> 
     metering = Metering("host", tmp_path, clock, 900, exact=lambda pid: GIB // 4)
     a, b, job = instance("i-a"), instance("i-b"), instance("i-j", "/aws/sagemaker/TrainingJobs")
     for each in (a, b, job):
-        metering.observe(each, Usage(0, {10: 1.0, 11: 5.0}))
+        metering.observe((each, Usage(0, {10: 1.0, 11: 5.0})))
     clock.advance(5)
-    metering.observe(a, Usage(GIB // 2, {10: 9.0, 12: 2.0}))  # 11 ended, 12 is new: 8 s + 2 s of 5
-    metering.observe(b, Usage(3 * GIB, {10: 1.0}))  # shared pages counted thrice
-    metering.observe(job, Usage(GIB, {10: 2.0}))
+    metering.observe((a, Usage(GIB // 2, {10: 9.0, 12: 2.0})))  # 11 ended, 12 is new: 8 s + 2 s of 5
+    metering.observe((b, Usage(3 * GIB, {10: 1.0})))  # shared pages counted thrice
+    metering.observe((job, Usage(GIB, {10: 2.0})))
     metering.drain({a.id, b.id}.__contains__)
     found = figures(metering)
     assert found["CPUUtilization"] == (2.0, 200.0)
@@ -61,9 +64,31 @@ def test_L02_an_instance_that_was_gone_begins_anew(tmp_path: Path) -> None:
     clock = FakeClock()
     metering = Metering("host", tmp_path, clock, 900)
     a = instance("i-a")
-    metering.observe(a, Usage(0, {10: 1.0}))
+    metering.observe((a, Usage(0, {10: 1.0})))
     metering.drain(lambda _: False)
     clock.advance(5)
-    metering.observe(a, Usage(0, {10: 4.0}))
+    metering.observe((a, Usage(0, {10: 4.0})))
     metering.drain(lambda _: True)
     assert metering.take("", 0) == []
+
+
+def test_C01_containers_of_one_instance_are_one_observation_and_each_its_own(tmp_path: Path) -> None:
+    clock = FakeClock()
+    metering = Metering("host", tmp_path, clock, 900)
+    pair = [
+        Instance(
+            replace(member, memory_bytes=GIB), tmp_path, State("ready", 0.0), minder=ProcessIdentity(1, 1)
+        )
+        for member in members_of(toy_pair(1))
+    ]
+    for seconds in (1.0, 6.0):
+        metering.observe(
+            (pair[0], Usage(GIB // 2, {10: seconds})), (pair[1], Usage(GIB // 4, {11: 2 * seconds}))
+        )
+        clock.advance(5)
+    metering.drain(lambda _: True)
+    (batch,) = metering.take("", 0)
+    found = {(p.name, dict(p.dimensions).get("ContainerName", "")): p.sum for p in batch.points}
+    assert [found["CPUUtilization", name] for name in ("", "first", "second")] == [300.0, 100.0, 200.0]
+    assert [found["MemoryUtilization", name] for name in ("", "first", "second")] == [75.0, 50.0, 25.0]
+    assert ("DiskUtilization", "first") not in found

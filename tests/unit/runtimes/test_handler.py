@@ -11,7 +11,7 @@ import pytest
 
 from clary.runtimes import encoding
 from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, LoadError
-from clary.runtimes.handler import Defaults, Handlers, find_script, load_script, words_of
+from clary.runtimes.handler import Answers, Defaults, find_script, load_script, words_of
 
 DEFAULTS = Defaults("the framework", lambda data, model: model(data))
 MODEL = "def model_fn(model_dir): return lambda data: data * 2\n"
@@ -34,7 +34,7 @@ def write(folder: Path, text: str, name: str = "inference.py") -> Path:
     return folder
 
 
-def handlers(model_dir: Path, text: str, **environment: str) -> Handlers:
+def handlers(model_dir: Path, text: str, **environment: str) -> Answers:
     write(model_dir / "code", text)
     script = find_script(model_dir, environment)
     assert script is not None
@@ -42,7 +42,7 @@ def handlers(model_dir: Path, text: str, **environment: str) -> Handlers:
 
 
 def ask(
-    answers: Handlers,
+    answers: Answers,
     body: bytes,
     content_type: str | None = "application/json",
     accept: str | None = None,

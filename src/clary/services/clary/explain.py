@@ -7,11 +7,11 @@ from typing import Any
 from clary.domain.arns import endpoint_log_group
 from clary.domain.endpoints import EndpointSpec, EndpointState, Problem
 from clary.domain.faults import validation
-from clary.domain.instances import InstanceId, LogTarget
+from clary.domain.instances import InstanceId, InstanceSpec, LogTarget
 from clary.domain.places import InstanceRow
 from clary.domain.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Kind
 from clary.services.clary.progress import progress
-from clary.store import Resource, Store, Transaction
+from clary.store import Resource, Store
 from clary.wire.operations import Call, operation
 
 TAIL_LINES = 20
@@ -30,7 +30,7 @@ class Explain:
         kind, resource, rows = self._find(call, str(params.get("Name", "")))
         with self._store.read() as tx:
             events = tx.events.of(resource.uid)
-            zones = {row.id: _zone(tx, row) for row in rows}
+            specs = {row.id: spec for row in rows if (spec := tx.instances.spec(row.id)) is not None}
         answer: dict[str, Any] = {
             "Name": resource.name,
             "Kind": kind.name,
@@ -43,7 +43,7 @@ class Explain:
             ],
         }
         if kind is ENDPOINT:
-            answer |= self._endpoint(resource, rows, zones)
+            answer |= self._endpoint(resource, rows, specs)
         return answer
 
     def _find(self, call: Call, name: str) -> tuple[Kind, Resource, list[InstanceRow]]:
@@ -57,7 +57,7 @@ class Explain:
         )
 
     def _endpoint(
-        self, endpoint: Resource, rows: list[InstanceRow], zones: Mapping[InstanceId, str]
+        self, endpoint: Resource, rows: list[InstanceRow], specs: Mapping[InstanceId, InstanceSpec]
     ) -> dict[str, Any]:
         spec, state = endpoint.spec_as(EndpointSpec), endpoint.state_as(EndpointState)
         group = endpoint_log_group(endpoint.name)
@@ -65,18 +65,8 @@ class Explain:
         answer: dict[str, Any] = {
             "Config": (state.fleet or spec.fleet).config_name,
             "LogGroup": group,
-            "Instances": [
-                {
-                    "Id": row.id,
-                    "Variant": row.slot.variant,
-                    "Config": configs.get(row.slot.fleet, ""),  # none: of a fleet that is on its way out
-                    "Zone": zones[row.id],
-                    "Incarnation": row.slot.incarnation,
-                    "Phase": row.phase,
-                    "Wanted": row.is_wanted,
-                }
-                for row in rows
-            ],
+            # A configuration that is not known is of a fleet on its way out.
+            "Instances": [_instance(row, configs.get(row.slot.fleet, ""), specs.get(row.id)) for row in rows],
         }
         if under_way := progress(spec, state, rows):
             answer["Deployment"] = under_way
@@ -84,7 +74,7 @@ class Explain:
             answer["FailureReason"] = state.problem.reason
             if state.problem.failure is not None:
                 answer["Failure"] = asdict(state.problem.failure)
-        if stream := _stream(state.problem, rows):
+        if stream := _stream(state.problem, rows, specs):
             target = LogTarget(endpoint.account, endpoint.region, group, stream)
             answer["LogStream"] = stream
             answer["LogTail"] = list(self._log_tail(target, TAIL_LINES))
@@ -98,21 +88,34 @@ class Explain:
         return answer
 
 
-def _zone(tx: Transaction, row: InstanceRow) -> str:
-    spec = tx.instances.spec(row.id)
-    return "" if spec is None else spec.zone
+def _instance(row: InstanceRow, config: str, spec: InstanceSpec | None) -> dict[str, Any]:
+    shown = {
+        "Id": row.id,
+        "Variant": row.slot.variant,
+        "Config": config,
+        "Zone": "" if spec is None else spec.zone,
+        "Incarnation": row.slot.incarnation,
+        "Phase": row.phase,
+        "Wanted": row.is_wanted,
+    }
+    if spec is not None and spec.containers:
+        shown["Containers"] = [each.name for each in spec.containers]
+    return shown
 
 
-def _stream(problem: Problem | None, rows: list[InstanceRow]) -> str:
-    """The log worth reading: of the instance that failed, else of the newest one."""
+def _stream(
+    problem: Problem | None, rows: list[InstanceRow], specs: Mapping[InstanceId, InstanceSpec]
+) -> str:
+    """The log worth reading: of the container that failed, else of the first of the newest instance."""
     if problem is not None and problem.instance_id:
-        return _stream_name(problem.variant, InstanceId(problem.instance_id))
+        container = problem.failure.container if problem.failure is not None else ""
+        return "/".join(filter(None, (problem.variant, problem.instance_id, container)))
     newest = max(rows, key=lambda row: row.slot.incarnation, default=None)
-    return "" if newest is None else _stream_name(newest.slot.variant, newest.id)
-
-
-def _stream_name(variant: str, id_: InstanceId) -> str:
-    return f"{variant}/{id_}"
+    if newest is None:
+        return ""
+    spec = specs.get(newest.id)
+    containers = spec.containers[:1] if spec is not None else ()
+    return "/".join((newest.slot.variant, newest.id, *(each.name for each in containers)))
 
 
 def _next_commands(endpoint: Resource, problem: Problem | None, *, has_log: bool) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clary.domain.clock import Clock
-from clary.domain.endpoints import EndpointSpec, EndpointState
+from clary.domain.endpoints import EndpointSpec, EndpointState, Variant
 from clary.domain.faults import Fault, access_denied, not_supported
 from clary.domain.resources import ENDPOINT
 from clary.services.clary.progress import progress
@@ -90,16 +90,7 @@ class Status:
             "Config": fleet.config_name,
             "CreatedAt": endpoint.created_at.isoformat(),
             "AgeSeconds": round((self._clock.now() - endpoint.created_at).total_seconds(), 3),
-            "Variants": [
-                {
-                    "Name": v.name,
-                    "Model": v.model_name,
-                    "Weight": v.weight,
-                    "InstanceCount": v.count,
-                    "Ready": ready[v.name],
-                }
-                for v in fleet.variants
-            ],
+            "Variants": [_variant(v, ready[v.name]) for v in fleet.variants],
             "Instances": [
                 {"Id": row.id, "Variant": row.slot.variant, "Phase": row.phase, "Wanted": row.is_wanted}
                 for row in rows
@@ -110,6 +101,20 @@ class Status:
         if state.problem is not None:
             shown["FailureReason"] = state.problem.reason
         return shown
+
+
+def _variant(variant: Variant, ready: int) -> dict[str, Any]:
+    shown = {
+        "Name": variant.name,
+        "Model": variant.model_name,
+        "Weight": variant.weight,
+        "InstanceCount": variant.count,
+        "Ready": ready,
+    }
+    if not variant.containers:
+        return shown
+    mode = "Direct" if variant.is_direct else "Serial"
+    return {**shown, "Mode": mode, "Containers": [each.name for each in variant.containers]}
 
 
 def _counted(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -7,22 +7,29 @@ from urllib.parse import unquote, urlsplit
 
 from clary.blobs.base import NoSuchBucket, NoSuchKey, ObjectPage
 from clary.domain.faults import Fault, not_supported, validation
-from clary.domain.images import parse_image
-from clary.domain.instances import Artifact
+from clary.domain.images import OwnImage, parse_image
+from clary.domain.instances import Artifact, ModelSource
 from clary.wire.shapes import sagemaker as shapes
 
 _ECR = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
-_LARGEST_ENVIRONMENT = 32 << 10
+LARGEST_ENVIRONMENT = 32 << 10
+_CAPABILITIES = "com.amazonaws.sagemaker.capabilities"
+MULTI_MODELS = f"{_CAPABILITIES}.multi-models"
+ACCEPT_BIND_TO_PORT = f"{_CAPABILITIES}.accept-bind-to-port"
+"""Labels by which an image of one's own says what it can do."""
 
 
 class Images(Protocol):
-    """What the catalog knows of images."""
+    """What the catalog and the container engine know of images."""
 
     def resolve(self, image_uri: str) -> object | None:
         """Something when a runtime answers for the image, else None."""
 
     @property
     def repositories(self) -> Collection[str]: ...
+
+    def own(self, image_uri: str) -> OwnImage:
+        """What the container engine knows of an image that no runtime answers for."""
 
 
 class ModelData(Protocol):
@@ -35,38 +42,46 @@ class ModelData(Protocol):
         """Raises `NoSuchBucket`."""
 
 
-def only_container(params: shapes.CreateModelInput) -> shapes.ContainerDefinition:
-    """The one container of a model, wherever it stands."""
+def containers_of(params: shapes.CreateModelInput) -> list[shapes.ContainerDefinition]:
+    """The containers of a model, one or several, wherever they stand."""
     primary, several = params.get("PrimaryContainer"), params.get("Containers")
     if primary is not None and several:
         raise validation("Specify either PrimaryContainer or Containers, not both.")
     if primary is None and not several:
         raise validation("Either PrimaryContainer or Containers must be specified.")
-    if several and len(several) > 1:
-        raise not_supported("A model of several containers")
-    return primary if primary is not None else (several or [])[0]
+    return [primary] if primary is not None else several or []
 
 
-def check_container(container: shapes.ContainerDefinition, images: Images, blobs: ModelData) -> None:
+def check_container(
+    container: shapes.ContainerDefinition,
+    images: Images,
+    blobs: ModelData,
+    *,
+    is_one_of_several: bool = False,
+) -> None:
     """Raises the fault that CreateModel answers, if there is one."""
     refuse(
         container,
         "ModelPackageName",
         "AdditionalModelDataSources",
         "InferenceSpecificationName",
-        "MultiModelConfig",
         "ContainerMetricsConfig",
     )
-    if container.get("Mode", "SingleModel") != "SingleModel":
-        raise not_supported(f"Mode {container['Mode']}")
+    if is_multi_model(container):
+        _check_models(container, blobs)
+    elif "MultiModelConfig" in container:
+        raise validation("MultiModelConfig can be specified only for a container whose Mode is MultiModel.")
     if container.get("ImageConfig", {}).get("RepositoryAccessMode", "Platform") != "Platform":
         raise not_supported("RepositoryAccessMode Vpc")
-    _check_image(container.get("Image"), images)
-    environment = container.get("Environment", {})
-    if sum(len(key) + len(value) for key, value in environment.items()) > _LARGEST_ENVIRONMENT:
+    _check_image(container.get("Image"), images, _required_labels(container, is_one_of_several))
+    if environment_size(container) > LARGEST_ENVIRONMENT:
         raise validation("The total size of Environment must not exceed 32 KB.")
     for artifact in artifacts_of(container):
         _check_artifact(artifact, blobs)
+
+
+def environment_size(container: shapes.ContainerDefinition) -> int:
+    return sum(len(key) + len(value) for key, value in container.get("Environment", {}).items())
 
 
 def refuse(params: Mapping[str, Any], *members: str) -> None:
@@ -77,7 +92,9 @@ def refuse(params: Mapping[str, Any], *members: str) -> None:
 
 
 def artifacts_of(container: shapes.ContainerDefinition) -> tuple[Artifact, ...]:
-    """Where the container's model data lies, as the host wants to know it."""
+    """Where the data of the container's one model lies, as the host wants to know it."""
+    if is_multi_model(container):
+        return ()
     url, source = container.get("ModelDataUrl"), container.get("ModelDataSource")
     if url and source:
         raise validation("Specify either ModelDataUrl or ModelDataSource, not both.")
@@ -101,7 +118,41 @@ def artifacts_of(container: shapes.ContainerDefinition) -> tuple[Artifact, ...]:
             raise not_supported(f"S3DataType {data_type} with CompressionType {compression}")
 
 
-def _check_image(uri: str | None, images: Images) -> None:
+def is_multi_model(container: shapes.ContainerDefinition) -> bool:
+    return container.get("Mode", "SingleModel") == "MultiModel"
+
+
+def models_of(container: shapes.ContainerDefinition) -> ModelSource | None:
+    """Where the container's many models lie; None when it has but one."""
+    if not is_multi_model(container):
+        return None
+    caching = container.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled")
+    return ModelSource(_s3_uri(container["ModelDataUrl"]), is_cached=caching == "Enabled")
+
+
+def _check_models(container: shapes.ContainerDefinition, blobs: ModelData) -> None:
+    """The models come and go: there need not be any, but a place for them."""
+    if "ModelDataSource" in container:
+        raise validation(
+            "ModelDataSource cannot be used with a container whose Mode is MultiModel. Specify ModelDataUrl."
+        )
+    url = container.get("ModelDataUrl", "")
+    if not url:
+        raise validation("ModelDataUrl must be specified for a container whose Mode is MultiModel.")
+    uri = _s3_uri(url)
+    if not uri.endswith("/"):
+        raise validation(
+            f'ModelDataUrl of a container whose Mode is MultiModel must be an S3 prefix that ends with "/": {url}'
+        )
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    try:
+        blobs.objects(bucket, prefix=prefix, limit=1)
+    except NoSuchBucket:
+        raise _no_data(url) from None
+
+
+def _check_image(uri: str | None, images: Images, labels: Collection[str] = ()) -> None:
+    """`labels`: those that an image of the user's own must have (true) for what it is to do."""
     if not uri:
         raise validation("Image must be specified for the container.")
     image = parse_image(uri)
@@ -109,12 +160,25 @@ def _check_image(uri: str | None, images: Images) -> None:
         raise validation(f'ECR image "{uri}" is invalid.')
     if images.resolve(uri) is not None:
         return
-    if not _ECR.fullmatch(image.registry):
+    own = images.own(uri)
+    if own.refusal and own.engine:
+        raise validation(f"{own.refusal}.{_on_offer(images)}")
+    if own.refusal and not _ECR.fullmatch(image.registry):
         raise validation(
             f'Using non-ECR image "{uri}" without Vpc repository access mode is not supported.'
-            + _on_offer(images)
+            f"{_on_offer(images)} Besides, {own.refusal}."
         )
-    raise validation(f"Requested image {uri} not found.{_on_offer(images)}")
+    if own.refusal:
+        raise validation(f"Requested image {uri} not found.{_on_offer(images)} Besides, {own.refusal}.")
+    absent = [label for label in labels if own.resolved and own.labels.get(label, "").lower() != "true"]
+    if absent:
+        wanted = ", ".join(f"{label}=true" for label in absent)
+        raise validation(f"Your Ecr Image {uri} does not contain required {wanted} Docker label(s).")
+
+
+def _required_labels(container: shapes.ContainerDefinition, is_one_of_several: bool) -> Collection[str]:
+    wanted = (MULTI_MODELS, is_multi_model(container)), (ACCEPT_BIND_TO_PORT, is_one_of_several)
+    return [label for label, is_needed in wanted if is_needed]
 
 
 def _on_offer(images: Images) -> str:

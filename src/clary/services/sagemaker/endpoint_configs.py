@@ -9,6 +9,7 @@ from clary.services.sagemaker.access import insert, require
 from clary.services.sagemaker.containers import refuse
 from clary.services.sagemaker.data_capture import read_capture
 from clary.services.sagemaker.listing import list_page
+from clary.services.sagemaker.several_containers import refuse_shadows
 from clary.store import Store
 from clary.wire.operations import Call, operation
 from clary.wire.shapes import sagemaker as shapes
@@ -35,7 +36,9 @@ class EndpointConfigs:
         name = params["EndpointConfigName"]
         with self._store.write() as tx:
             for variant in _all_variants(params):
-                require(tx, call, MODEL, variant["ModelName"])
+                model = require(tx, call, MODEL, variant["ModelName"])
+                if params.get("ShadowProductionVariants"):
+                    refuse_shadows(model.spec_as(shapes.CreateModelInput))
             config = insert(tx, call, ENDPOINT_CONFIG, self._new_id(), name, spec, tags=params.get("Tags"))
         return {"EndpointConfigArn": config.arn}
 

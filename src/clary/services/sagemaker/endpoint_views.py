@@ -85,12 +85,10 @@ def _variant(
         "CurrentInstanceCount": kept.get(variant.name, variant.count),
         "DesiredInstanceCount": wanted.count,
     }
-    image: shapes.DeployedImage = {"SpecifiedImage": variant.image}
-    if resolved := state.images.get(variant.name):
-        image["ResolvedImage"] = resolved
-    if state.deployed_at is not None:
-        image["ResolutionTime"] = state.deployed_at
-    summary["DeployedImages"] = [image]
+    summary["DeployedImages"] = [
+        _deployed(image, resolved, state)
+        for image, resolved in zip(_images(variant), _resolved(variant, state), strict=True)
+    ]
     if wanted != variant:
         summary["VariantStatus"] = [{"Status": "Updating", "StartTime": spec.deployment_started_at}]
     elif not is_same_fleet and (statuses := variant_statuses.of_blue(variant, spec, state, now)):
@@ -100,6 +98,24 @@ def _variant(
     if variant.shows_routing:
         summary["RoutingConfig"] = {"RoutingStrategy": variant.routing}
     return summary
+
+
+def _images(variant: Variant) -> list[str]:
+    """Of all its containers, in their order."""
+    return [each.image for each in variant.containers] or [variant.image]
+
+
+def _resolved(variant: Variant, state: EndpointState) -> list[str]:
+    return [state.images.get(key, "") for key in variant.image_keys]
+
+
+def _deployed(image: str, resolved: str, state: EndpointState) -> shapes.DeployedImage:
+    shown: shapes.DeployedImage = {"SpecifiedImage": image}
+    if resolved:
+        shown["ResolvedImage"] = resolved
+    if state.deployed_at is not None:
+        shown["ResolutionTime"] = state.deployed_at
+    return shown
 
 
 def _named(fleet: Fleet, name: str) -> Variant | None:
@@ -132,7 +148,7 @@ def _pending(
     activated = 0 if state.deployment is None else state.deployment.activated.get(variant.name, 0)
     summary: shapes.PendingProductionVariantSummary = {
         "VariantName": variant.name,
-        "DeployedImages": [{"SpecifiedImage": variant.image}],
+        "DeployedImages": [{"SpecifiedImage": image} for image in _images(variant)],
         "CurrentWeight": variant.weight * min(1.0, activated / variant.count),
         "DesiredWeight": variant.weight,
         "CurrentInstanceCount": ready,

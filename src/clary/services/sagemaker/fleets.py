@@ -8,8 +8,9 @@ from clary.domain.instance_types import instance_type
 from clary.domain.resources import ENDPOINT_CONFIG, MODEL
 from clary.domain.routes import Routing
 from clary.services.sagemaker.access import require
-from clary.services.sagemaker.containers import artifacts_of, only_container
+from clary.services.sagemaker.containers import artifacts_of, containers_of, models_of
 from clary.services.sagemaker.data_capture import is_enabled, read_capture
+from clary.services.sagemaker.several_containers import frozen, is_direct, refuse_shadows
 from clary.store import Transaction
 from clary.wire.operations import Call
 from clary.wire.shapes import sagemaker as shapes
@@ -19,6 +20,9 @@ def freeze(tx: Transaction, call: Call, fleet_id: str, config_name: str, startup
     """A fleet of what the configuration and its models say now. Raises the fault for what is absent."""
     config = require(tx, call, ENDPOINT_CONFIG, config_name)
     spec = config.spec_as(shapes.CreateEndpointConfigInput)
+    if shadows := spec.get("ShadowProductionVariants"):
+        for variant in (*spec["ProductionVariants"], *shadows):
+            refuse_shadows(_model(tx, call, variant))
     fleet = Fleet(
         id=fleet_id,
         config_name=config.name,
@@ -65,20 +69,19 @@ def _numbers_of(
 def _variants(
     tx: Transaction, call: Call, wanted: list[shapes.ProductionVariant], startup_timeout_s: float
 ) -> tuple[Variant, ...]:
-    return tuple(
-        _variant(
-            variant,
-            require(tx, call, MODEL, variant["ModelName"]).spec_as(shapes.CreateModelInput),
-            startup_timeout_s,
-        )
-        for variant in wanted
-    )
+    return tuple(_variant(variant, _model(tx, call, variant), startup_timeout_s) for variant in wanted)
+
+
+def _model(tx: Transaction, call: Call, variant: shapes.ProductionVariant) -> shapes.CreateModelInput:
+    return require(tx, call, MODEL, variant["ModelName"]).spec_as(shapes.CreateModelInput)
 
 
 def _variant(
     variant: shapes.ProductionVariant, model: shapes.CreateModelInput, startup_timeout_s: float
 ) -> Variant:
-    container = only_container(model)
+    containers = containers_of(model)
+    several = frozen(containers)
+    container = containers[0]
     size = instance_type(variant["InstanceType"])
     if size is None:
         raise not_supported(f"Instance type {variant['InstanceType']}")
@@ -95,9 +98,9 @@ def _variant(
         accelerators=size.accelerators,
         weight=variant.get("InitialVariantWeight", 1.0),
         count=variant["InitialInstanceCount"],
-        container=container.get("ContainerHostname", PRIMARY_CONTAINER),
-        environment=container.get("Environment", {}),
-        artifacts=artifacts_of(container),
+        container=several[0].name if several else container.get("ContainerHostname", PRIMARY_CONTAINER),
+        environment={} if several else container.get("Environment", {}),
+        artifacts=() if several else artifacts_of(container),
         execution_role_arn=model.get("ExecutionRoleArn", ""),
         network_isolated=model.get("EnableNetworkIsolation", False),
         download_timeout_s=float(variant.get("ModelDataDownloadTimeoutInSeconds", 3600)),
@@ -106,4 +109,7 @@ def _variant(
         ),
         routing=routing,
         shows_routing="RoutingConfig" in variant,
+        models=None if several else models_of(container),
+        containers=several,
+        is_direct=is_direct(model),
     )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from clary.domain.faults import not_supported, validation
+from clary.domain.faults import validation
 from clary.domain.resources import MODEL
 from clary.services.sagemaker.access import arn, insert, require
-from clary.services.sagemaker.containers import Images, ModelData, check_container, only_container
+from clary.services.sagemaker.containers import Images, ModelData, check_container, containers_of
 from clary.services.sagemaker.listing import list_page
+from clary.services.sagemaker.several_containers import check_together
 from clary.store import Store
 from clary.wire.operations import Call, operation
 from clary.wire.shapes import sagemaker as shapes
@@ -29,16 +30,16 @@ class Models:
 
     @operation("CreateModel")
     def create_model(self, call: Call, params: shapes.CreateModelInput) -> shapes.CreateModelOutput:
-        container = only_container(params)
-        if params.get("InferenceExecutionConfig", {}).get("Mode", "Serial") != "Serial":
-            raise not_supported("InferenceExecutionConfig Mode Direct")
+        containers = containers_of(params)
+        check_together(params, containers)
         if params.get("EnableNetworkIsolation") and (why := self._why_not_isolated()):
             raise validation(f"EnableNetworkIsolation is not supported by this server: {why}")
         # Known names first: whoever repeats a call hears of the duplicate, whatever became of the artefact.
         with self._store.read() as tx:
             if tx.resources.find(call.account, call.region, MODEL.name, params["ModelName"]):
                 raise MODEL.duplicate(arn(call, MODEL, params["ModelName"]))
-        check_container(container, self._images, self._blobs)
+        for container in containers:
+            check_container(container, self._images, self._blobs, is_one_of_several=len(containers) > 1)
         spec = {name: value for name, value in params.items() if name != "Tags"}
         with self._store.write() as tx:
             model = insert(

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,10 +13,13 @@ from clary.domain.endpoints import EndpointState
 from clary.domain.faults import Fault
 from clary.domain.instances import LogTarget
 from clary.drivers.fake import Plan
+from clary.links import hosts
 from clary.reconcilers import reset
 from clary.services import clary as admin
 from clary.settings import Settings
 from control.harness import CRASHED, Control
+
+T = TypeVar("T")
 
 
 class Admin(Control):
@@ -24,6 +27,7 @@ class Admin(Control):
         super().__init__(directory)
         found = Settings(data_dir=directory, cache_dir=directory / "cache", ephemeral=ephemeral)
         self.asked: list[LogTarget] = []
+        self.host: Callable[[str, Any], Any] = lambda operation, arguments: None
         self.table.add(
             "clary",
             *admin.resources(
@@ -33,12 +37,17 @@ class Admin(Control):
                 log_tail=self._tail,
                 reset=lambda: reset.empty(self.runner, self.store, self.driver, self.routing),
                 parts=lambda: {"Host": "answers"},
+                ask_host=self._host,
             ),
         )
 
     def _tail(self, target: LogTarget, lines: int) -> Sequence[str]:
         self.asked.append(target)
         return ["one", "two"]
+
+    def _host(self, operation: str, arguments: object, result: type[T]) -> T:
+        answer: T = self.host(operation, arguments)
+        return answer
 
     def ask(self, operation: str, *, is_root: bool = True, **params: object) -> Any:
         handler = self.table.find("clary", operation)
@@ -156,3 +165,56 @@ def test_Z01_why_and_status_show_the_deployment_under_way(control: Admin) -> Non
     assert any(command.startswith("clary deployments e ") for command in why["Next"])
     (endpoint_shown,) = control.ask("GetStatus")["Endpoints"]
     assert endpoint_shown["Deployment"] == why["Deployment"]
+
+
+def multi_model(control: Admin) -> None:
+    control.model("many", Mode="MultiModel", ModelDataUrl="s3://models/many/")
+    control.config("many", {"ModelName": "many"})
+    control.endpoint("many", config="many")
+    control.settle(5)
+
+
+def test_M04_the_models_of_an_endpoint_are_told_as_the_host_knows_them(control: Admin) -> None:
+    multi_model(control)
+    asked: list[tuple[str, Any]] = []
+
+    def host(operation: str, arguments: Any) -> Any:
+        asked.append((operation, arguments))
+        if operation == "load_model" and arguments.target_model == "none":
+            raise hosts.HostError("ModelMissing", "there is nothing")
+        id = asked[0][1].ids[0]
+        return [hosts.ModelStatus(id, "a.tar.gz", "n", "loaded", 10, 20, 1.0, 2.0, calls=3, loads=1)]
+
+    control.host = host
+    (model,) = control.ask("ListEndpointModels", Name="many")["Models"]
+    assert (model["TargetModel"], model["State"], model["Hits"], model["Variant"]) == (
+        "a.tar.gz",
+        "loaded",
+        2,
+        "AllTraffic",
+    )
+    control.ask("PinEndpointModels", Name="many", Action="pin", Models=["a"])
+    assert asked[-1] == ("pin_models", hosts.PinModels((model["InstanceId"],), ("a",), True))
+    done = control.ask("PinEndpointModels", Name="many", Action="prefetch", Models=["a", "none"])["Models"]
+    assert [(each["TargetModel"], each["State"], each["Reason"]) for each in done] == [
+        ("a", "loaded", ""),
+        ("none", "failed", "there is nothing"),
+    ]
+    with pytest.raises(Fault, match="Action must be one of"):
+        control.ask("PinEndpointModels", Name="many", Action="burn", Models=["a"])
+
+
+def test_M04_an_endpoint_of_one_model_and_a_host_that_is_away_are_said(control: Admin) -> None:
+    control.endpoint()
+    control.settle(5)
+    with pytest.raises(Fault, match="not a multi-model endpoint"):
+        control.ask("ListEndpointModels", Name="e")
+    multi_model(control)
+
+    def away(operation: str, arguments: Any) -> Any:
+        raise hosts.HostUnavailable("no host answers")
+
+    control.host = away
+    with pytest.raises(Fault) as refused:
+        control.ask("ListEndpointModels", Name="many")
+    assert refused.value.status == 503

@@ -62,9 +62,7 @@ def test_H01_one_container_may_stand_in_the_list(control: Control) -> None:
     [
         ({}, "Either PrimaryContainer or Containers must be specified."),
         ({"PrimaryContainer": {"Image": IMAGE}, "Containers": [{"Image": IMAGE}]}, "not both"),
-        ({"Containers": [{"Image": IMAGE}] * 2}, "A model of several containers is not supported"),
         ({"PrimaryContainer": {"ModelDataUrl": ARTEFACT}}, "Image must be specified"),
-        ({"PrimaryContainer": {"Image": IMAGE, "Mode": "MultiModel"}}, "Mode MultiModel is not supported"),
         ({"PrimaryContainer": {"ModelPackageName": "p"}}, "ModelPackageName is not supported"),
         (
             {"PrimaryContainer": {"Image": IMAGE, "ImageConfig": {"RepositoryAccessMode": "Vpc"}}},
@@ -72,7 +70,7 @@ def test_H01_one_container_may_stand_in_the_list(control: Control) -> None:
         ),
         (
             {"PrimaryContainer": {"Image": IMAGE}, "InferenceExecutionConfig": {"Mode": "Direct"}},
-            "InferenceExecutionConfig Mode Direct is not supported",
+            "InferenceExecutionConfig Mode Direct requires more than one container",
         ),
         (
             {"PrimaryContainer": {"Image": IMAGE}, "EnableNetworkIsolation": True},

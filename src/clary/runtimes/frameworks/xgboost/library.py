@@ -48,6 +48,11 @@ class Booster:
         self._predicts_in_place = True
         self.outputs = self._try_out()
 
+    def __del__(self) -> None:
+        """A server of many models unloads them."""
+        if self._handle:
+            _library.XGBoosterFree(self._handle)
+
     def predict(self, values: "array[float]", rows: int) -> list[float]:
         """The scores of `rows` rows that stand one after the other in `values`, row by row."""
         matrix = _ARRAY % (values.buffer_info()[0], rows, self.features)
@@ -58,15 +63,15 @@ class Booster:
 
     def _predict_in_place(self, matrix: bytes) -> list[float]:
         proxy, answer = self._workspace()
-        _check(_predict_from_dense(self._handle, matrix, self._options, proxy, *answer.references))
+        _check(_predict_from_dense(self._handle, matrix, self._options, proxy.handle, *answer.references))
         return answer.values()
 
-    def _workspace(self) -> "tuple[ctypes.c_void_p, _Answer]":
+    def _workspace(self) -> "tuple[_Proxy, _Answer]":
         """This thread's own."""
         try:
-            workspace: tuple[ctypes.c_void_p, _Answer] = self._local.workspace
+            workspace: tuple[_Proxy, _Answer] = self._local.workspace
         except AttributeError:
-            workspace = self._local.workspace = _make_proxy(), _Answer()
+            workspace = self._local.workspace = _Proxy(), _Answer()
         return workspace
 
     def _predict_by_matrix(self, matrix: bytes) -> list[float]:
@@ -148,6 +153,18 @@ def model_in_snapshot(content: bytes) -> bytes:
         _check(_library.XGBoosterFree(handle))
 
 
+class _Proxy:
+    """A matrix that only points at data: one for each thread, as handing one in saves a third of a small call."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.c_void_p()
+        _check(_library.XGProxyDMatrixCreate(ctypes.byref(self.handle)))
+
+    def __del__(self) -> None:
+        if self.handle:
+            _library.XGDMatrixFree(self.handle)
+
+
 class _Answer:
     """Where the library says what a prediction's shape is and where its numbers are."""
 
@@ -177,13 +194,6 @@ def _load_library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(Path(spec.origin).parent / "lib" / "libxgboost.so"))
     library.XGBGetLastError.restype = ctypes.c_char_p
     return library
-
-
-def _make_proxy() -> ctypes.c_void_p:
-    """A matrix that only points at data: one for each thread, as handing one in saves a third of a small call."""
-    proxy = ctypes.c_void_p()
-    _check(_library.XGProxyDMatrixCreate(ctypes.byref(proxy)))
-    return proxy
 
 
 def _check(code: int) -> None:

@@ -1,0 +1,45 @@
+"""What a runner writes down of its container, in `container.json` of the instance's directory.
+
+First when the container runs, so that the host knows its processes; again when it has ended, because what the engine
+knows of an end goes with the container.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "container.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """`pid` is the container's first process as this machine sees it. `refused`: why the engine did not start it."""
+
+    container: str = ""
+    pid: int = 0
+    start_time: int = 0
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    refused: str = ""
+    removed: bool = False  # nothing of it is left with the engine
+
+
+def read(directory: Path) -> Note | None:
+    try:
+        values: Mapping[str, object] = json.loads((directory / FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Note(**values)  # type: ignore[arg-type]
+
+
+def first_process(directory: Path) -> int | None:
+    """The container's first process, if this instance has a container."""
+    note = read(directory)
+    return None if note is None or note.pid <= 0 else note.pid
+
+
+def write(directory: Path, note: Note) -> None:
+    temporary = directory / f".{FILE}"
+    temporary.write_text(json.dumps(asdict(note)))
+    temporary.rename(directory / FILE)
