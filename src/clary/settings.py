@@ -36,9 +36,7 @@ class Settings:
     sandbox_uid_base: int = 200_000  # started as root: the first uid of the instances
     sandbox_uids: int = 60_000  # started as root: how many uids from there on are theirs
     sandbox_processes: int = 4096  # processes and threads of one instance on rung 1, or of one container
-    container_engine: str = (
-        "auto"  # runs your own images: auto (Docker's or Podman's socket), none, or a socket
-    )
+    container_engine: str = "auto"  # runs own images: auto (Docker's or Podman's), none, or a socket's path
     container_pull: str = "missing"  # own images are pulled: always, missing, never
     container_network: str = "bridge"  # the engine's network of containers that are not isolated
 
@@ -69,9 +67,7 @@ class Settings:
     archive_max_members: int = 100_000  # files in one model.tar.gz
     archive_max_bytes: int = 64 << 30  # of one unpacked model.tar.gz
     archive_max_ratio: float = 200.0  # unpacked to packed size, where more than 64 MiB are unpacked
-    models_per_instance: int = (
-        0  # models that a multi-model instance holds loaded; 0: as many as its memory does
-    )
+    models_per_instance: int = 0  # that a multi-model instance keeps loaded; 0: as many as its memory holds
     models_disk_bytes: int = 16 << 30  # of a multi-model instance's unpacked models; 0: no limit
     models_refresh_s: float = 0.0  # how old a loaded model may be until its object is compared; 0: never
     log_max_bytes: int = 1 << 30  # of one log stream; then its oldest text goes
