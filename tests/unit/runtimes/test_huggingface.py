@@ -221,3 +221,19 @@ def test_H06_whatever_goes_wrong_has_the_toolkit_s_body() -> None:
     assert refusal.status == 400
     expected = '{\n  "code": 400,\n  "type": "InternalServerException",\n  "message": "not so"\n}\n'
     assert refusal.body.decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("repository", "instead"),
+    [
+        ("huggingface-pytorch-tgi-inference", "HF_TASK=text-generation"),
+        ("huggingface-tensorflow-inference", "use huggingface-pytorch-inference"),
+        ("djl-inference", "inference.py"),
+        ("huggingface-pytorch-inference-neuronx", "no Neuron devices"),
+    ],
+)
+def test_H06_images_of_other_servers_are_refused_with_what_to_use(repository: str, instead: str) -> None:
+    catalog, image = Catalog.load(), f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{repository}:1"
+    assert catalog.resolve(image) is None
+    assert instead in catalog.refusal(image)
+    assert not catalog.refusal("763104351884.dkr.ecr.us-east-1.amazonaws.com/mine:1")
