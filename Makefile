@@ -43,6 +43,8 @@ format: setup ## rewrite the code as `check` wants it
 
 test: setup ## everything that must hold before a change lands (under 15 minutes on two cores)
 	@$(MAKE) --no-print-directory check
+	@echo "Environments of the frameworks (some minutes on a fresh machine) …"
+	@$(BIN)/python tests/framework_environments.py
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit tests/contract tests/wire tests/scenarios
 
 scenarios: setup ## users' stories against a whole running platform
