@@ -40,6 +40,14 @@ LISTENER = "fd:3"
 
 log = logging.getLogger(__name__)
 
+TELLS_NOBODY = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+"""Libraries that report to their makers do so only where an instance's own Environment says that they may."""
+
 _ROOT = Path("/")
 _OPT_ML = re.compile(r"(?<![\w.-])/opt/ml(?![\w.-])")
 
@@ -260,6 +268,7 @@ def instance_environment(spec: InstanceSpec, root: Path, environment: Environmen
     """
     variables = {
         "LANG": "C.UTF-8",
+        **TELLS_NOBODY,
         "AWS_REGION": spec.log.region,
         "AWS_DEFAULT_REGION": spec.log.region,
         **rewrite_opt_ml(spec.environment, root),

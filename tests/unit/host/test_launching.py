@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clary.host.environments import Environment
-from clary.host.launching import instance_environment, rewrite_opt_ml, seal
+from clary.host.launching import TELLS_NOBODY, instance_environment, rewrite_opt_ml, seal
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity
 from hosting.harness import toy_spec
@@ -42,7 +42,11 @@ def test_an_instance_finds_its_own_environment_and_nothing_of_the_server_s() -> 
         "TMPDIR": "/data/instances/i-1/tmp",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
+        **TELLS_NOBODY,
     }
+    telling = toy_spec(1, environment={"DO_NOT_TRACK": "0"})
+    found = instance_environment(telling, DIRECTORY, Environment("toy", "k", Path("/env/bin/python")))
+    assert (found["DO_NOT_TRACK"], found["ORT_DISABLE_TELEMETRY"]) == ("0", "1")
 
 
 def test_a_sealed_directory_starts_nothing_and_one_with_a_minder_cannot_be_sealed(tmp_path: Path) -> None:
