@@ -31,7 +31,10 @@ FOLDERS = sorted(path.parent for path in Path(clary.runtimes.frameworks.__path__
 SOURCES = Path(clary.runtimes.frameworks.__path__[0]).parents[2]
 INSTALLED = {"sklearn": "sklearn", "xgboost": "xgboost", "xgboost_script": "xgboost"}
 STARTED: list[Zygote] = []
-WITH_OWN_THREADS = {"tensorflow"}  # of a loaded model's session, whatever is asked of it
+WITH_OWN_THREADS = {
+    "tensorflow",  # of a loaded model's session, whatever is asked of it
+    "huggingface",  # on a busy machine even a small answer takes longer than the loop may be held up
+}
 LOCKS = sorted(path for folder in FOLDERS for path in folder.glob("*.lock"))
 
 ZYGOTE = Path(__file__).parents[1] / "framework_zygote.py"
