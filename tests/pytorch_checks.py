@@ -29,6 +29,7 @@ from clary.runtimes.frameworks.pytorch.artefacts import load_model
 from clary.runtimes.frameworks.pytorch.batched import BatchedModel
 from clary.runtimes.frameworks.pytorch.handlers import input_fn, output_fn, predict_fn
 from clary.runtimes.frameworks.pytorch.model import load
+from clary.runtimes.heads import encode_response
 
 Found = dict[str, Any]
 BODIES: list[tuple[str, str]] = [
@@ -214,6 +215,18 @@ def check_a_bomb_is_not_unpacked(folder: Path) -> None:
         raise AssertionError("it was")
 
 
+def check_what_was_unpacked_goes_with_the_archive(folder: Path) -> None:
+    place = folder / "unpacked"
+    place.mkdir()
+    (place / "a.mar").write_bytes(archive_of("h", **{"h.py": b""}))
+    archive = mar.find_archive(place)
+    assert archive is not None
+    directory = archive.directory
+    assert (directory / "h.py").is_file()
+    del archive
+    assert not directory.exists()
+
+
 def check_a_handler_that_answers_too_little_is_503_for_all(folder: Path) -> None:
     service = service_of(folder, "short", b"def handle(data, context):\n    return data and data[1:]\n")
     responses = service.answer_all([request("[1]"), request("[2]")])
@@ -236,6 +249,30 @@ def check_a_function_gets_text_json_and_bytes_and_sets_its_type(folder: Path) ->
     assert (answer.status, answer.content_type, answer.body) == (201, "text/x-own", b"['begun'] 'word' 1")
     assert service.answer(request("[1]")).body == b"['begun'] [1] None"
     assert service.answer(request(b"\xff", "image/png")).body == b"['begun'] b'\\xff' None"
+
+
+def check_a_status_of_any_kind_is_answered(folder: Path) -> None:
+    code = (
+        b"from ts.utils.util import PredictionException\n"
+        b"def handle(data, context):\n"
+        b"    if data is None: return\n"
+        b"    told = data[0]['body']\n"
+        b"    if told[0]: raise PredictionException('no', told[1])\n"
+        b"    context.set_response_status(told[1])\n"
+        b"    return ['body']\n"
+    )
+    service = service_of(folder, "statuses", code)
+    for told, status, body in (
+        ("[0, 299]", 299, b"body"),
+        ("[0, 204]", 204, b""),
+        ("[0, 7]", 500, b"body"),
+        ('[1, "x"]', 500, b"no"),
+        ("[1, 599]", 599, b"no"),
+    ):
+        answer = service.answer(request(told))
+        assert answer.status == status, answer
+        assert (body in answer.body) if body else not answer.body, answer
+        assert encode_response(answer, keep_alive=True).startswith(b"HTTP/1.1 %d " % status)
 
 
 def check_settings_go_before_the_archive_s(folder: Path) -> None:

@@ -286,7 +286,7 @@ def _check(settings: Settings) -> None:
         raise SettingsError("gateways must be at least 1")
     if not 1 <= settings.zones <= 26:
         raise SettingsError("zones must be between 1 and 26: they are called a to z")
-    longest = settings.instances_dir / ("i-" + "0" * 17 + "-15") / "http.sock"  # a container's of several
+    longest = settings.instances_dir / ("i-" + "0" * 17) / "http.sock"
     if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
         over = len(os.fsencode(longest)) - LONGEST_SOCKET_PATH
         raise SettingsError(

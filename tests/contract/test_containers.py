@@ -185,6 +185,18 @@ def test_H04_what_is_wrong_with_an_image_is_said(
     assert found.next_command
 
 
+def test_a_container_that_somebody_removes_is_not_said_to_have_exited(
+    host: HostProcess, engine: TestEngine
+) -> None:
+    spec = container_spec(1, network_isolated=True)
+    started(host, spec)
+    [name] = engine.containers()
+    engine.client.remove(name.lstrip("/"))
+    found = until_phase(host.driver, spec.instance_id, "exited").failure
+    assert found is not None
+    assert (found.code, "removed from outside" in found.reason) == ("Killed", True)
+
+
 def test_H04_whatever_a_container_prints_is_in_its_log(host: HostProcess) -> None:
     spec = container_spec(1, "print:20000", network_isolated=True)
     started(host, spec)

@@ -68,6 +68,7 @@ class TestEngine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self.root,  # conmon leaves a file here when a container runs out of memory
                 start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE_S

@@ -89,10 +89,13 @@ def test_H06_weights_with_model_fn_and_torch_among_the_requirements_stay_on_the_
         "code/requirements.txt": b"torch\ninflection==0.5.1\n",
     }
     create(
-        server, "weights", archive({"weights.pth": (made / "weights.pth").read_bytes(), **code}), Image=IMAGE
+        server,
+        "torch-weights",
+        archive({"weights.pth": (made / "weights.pth").read_bytes(), **code}),
+        Image=IMAGE,
     )
-    wait_for_status(server, "weights", "InService")
-    word, version, answer = ask(server, "weights", json.dumps(expected["rows"])).decode().split(" ", 2)
+    wait_for_status(server, "torch-weights", "InService")
+    word, version, answer = ask(server, "torch-weights", json.dumps(expected["rows"])).decode().split(" ", 2)
     assert (word, version) == ("the_version", expected["torch"])
     assert version.endswith("+cpu")
     assert np.allclose(json.loads(answer), expected["answers"], rtol=1e-6)

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 import clary
 from clary.testing.server import RunningServer
 from framework_environments import python_of
-from platform_models import archive, create, wait_for_status
+from platform_models import archive, create, upload, wait_for_status
 from tensorflow_models import ROWS
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/tensorflow-inference:2.19.0-cpu"
@@ -210,6 +210,28 @@ def test_H06_handlers_stand_around_the_models(
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda number: ask(server, "handled", {"values": [number]})["scaled"], range(24))
     assert list(answers) == [[number * 5.0 + 3.0] for number in range(24)]
+
+
+def test_M02_scripts_and_models_share_an_endpoint_of_many(server: RunningServer, made: Path) -> None:
+    """The models of a script are in a process of their own, inside of the instance's sandbox."""
+    more = {"code/inference.py": HANDLERS.encode(), "code/lib/vendored.py": b"FACTOR = 10\n"}
+    upload(server, "tfmany/plain.tar.gz", models(made, "export/half"))
+    prefix = upload(server, "tfmany/handled.tar.gz", models(made, "export/half", **more)).rpartition("/")[0]
+    create(server, "tfmany", b"", Image=IMAGE, Mode="MultiModel", ModelDataUrl=f"{prefix}/")
+    wait_for_status(server, "tfmany", "InService")
+    invoke = server.client("sagemaker-runtime").invoke_endpoint
+    for model, body, answer in (
+        ("handled", {"values": [1]}, {"scaled": [8.0], "length": 15}),
+        ("plain", {"instances": [1]}, {"predictions": [3.5]}),
+        ("handled", {"values": [2]}, {"scaled": [13.0], "length": 15}),
+    ):
+        found = invoke(
+            EndpointName="tfmany",
+            TargetModel=f"{model}.tar.gz",
+            Body=json.dumps(body),
+            ContentType="application/json",
+        )
+        assert json.loads(found["Body"].read()) == answer
 
 
 def test_H06_a_script_of_another_container_says_what_to_write(server: RunningServer, made: Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from clary.settings import SettingsError
 
@@ -57,6 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _InAnyOrder(argparse.ArgumentParser):
+    """Options may stand between a command's words: `clary image make --on pytorch NAME -r FILE`."""
+
+    _is_inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_inside or any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_inside = False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clary",
@@ -64,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog='First steps: `clary up`; in another terminal `eval "$(clary env)"`; then any AWS code.',
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_InAnyOrder
+    )
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.add_argument("--data-dir", metavar="DIR", help="where everything is kept (default: ~/.clary)")

@@ -58,8 +58,10 @@ def shown(catalog: Catalog, name: str, wanted: Settings) -> Iterator[str]:
     """Everything that is known of an image."""
     manifest = catalog.resolve(name)
     if manifest is None:
+        refusal = catalog.refusal(name)
         raise CommandError(
-            f"no runtime answers for {name}; there are: clary image list. Make one: clary image make NAME -r FILE"
+            f"no runtime answers for {name}{refusal and f': {refusal}'}; there are: clary image list. Make one: clary "
+            "image make NAME -r FILE"
         )
     yield f"{name}: {manifest.name} {manifest.version}, which answers for every tag"
     found = parse_image(name)

@@ -106,12 +106,12 @@ def _trouble(endpoint: Mapping[str, Any]) -> str:
 
 
 def _containers(variants: Sequence[Mapping[str, Any]]) -> str:
-    """What the instances of each variant are made of, where that is more than one container."""
+    """What the instances of each variant are made of, where that is more than one container with one model."""
     told = []
     for variant in variants:
-        if names := variant.get("Containers"):
-            arrow = ", " if variant["Mode"] == "Direct" else " → "
-            text = f"{variant['Mode']}: {listed(names, arrow)}"
+        if mode := variant.get("Mode"):
+            names = variant.get("Containers", ())
+            text = f"{mode}: {listed(names, ', ' if mode == 'Direct' else ' → ')}" if names else mode
             told.append(text if len(variants) == 1 else f"{variant['Name']} {text}")
     return "; ".join(told)
 

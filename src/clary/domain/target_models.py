@@ -7,6 +7,12 @@ anything outside of the prefix is no name.
 LONGEST = 1024
 
 
+def read(header: bytes) -> str:
+    """The name as the caller wrote it: SDKs send what is not ASCII as UTF-8, as keys of objects are. What is no UTF-8
+    names nothing that there is."""
+    return header.decode("utf-8", "replace")
+
+
 def why_unfit(target: str) -> str:
     """Why this cannot name a model; empty when it can."""
     if target.startswith("/"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from clary.domain import target_models
 from clary.domain.arns import sagemaker_arn
 from clary.domain.policies import Request
 from clary.domain.rights import Rights, caller_context, knows
@@ -49,7 +50,7 @@ class Callers:
         principal = signer.principal
         arn = sagemaker_arn(signer.region, principal.account, "endpoint", endpoint)
         context = caller_context(principal, signer.region, datetime.now(UTC))
-        if target := head.text(_TARGET_MODEL):
+        if target := target_models.read(head.headers.get(_TARGET_MODEL, b"")):
             context["sagemaker:targetmodel"] = (target,)
         if container := head.text(_TARGET_CONTAINER):
             context["sagemaker:targetcontainerhostname"] = (container,)

@@ -93,10 +93,10 @@ def target_model(
         return ""
     if is_stream:
         raise no_streams_of_models(endpoint)
-    model = head.text(_TARGET_MODEL)
+    model = target_models.read(head.headers.get(_TARGET_MODEL, b""))
     if not model:
         raise missing_target_model(request_id)
-    _check_length(head, _TARGET_MODEL, "targetModel", target_models.LONGEST)
+    _check_length(model, "targetModel", target_models.LONGEST)
     if why := target_models.why_unfit(model):
         raise unfit_target_model(model, why)
     return model
@@ -154,12 +154,11 @@ def _check(head: Head, endpoint: EndpointPlan) -> None:
         raise no_components(endpoint)
     if _EXPLANATIONS in headers:
         raise invalid(not_supported("EnableExplanations").message)
-    _check_length(head, CUSTOM_ATTRIBUTES, "customAttributes", 1024)
-    _check_length(head, _INFERENCE_ID, "inferenceId", 64)
+    _check_length(head.text(CUSTOM_ATTRIBUTES), "customAttributes", 1024)
+    _check_length(head.text(_INFERENCE_ID), "inferenceId", 64)
 
 
-def _check_length(head: Head, name: bytes, member: str, longest: int) -> None:
-    value = head.text(name)
+def _check_length(value: str, member: str, longest: int) -> None:
     if len(value) > longest:
         raise invalid(
             f"1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have "

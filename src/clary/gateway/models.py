@@ -37,6 +37,10 @@ LONGEST_WAIT_S: Final = 60.0
 
 TELL_S: Final = 1.0
 
+ASK_S: Final = 2.0
+"""So long the host is asked for a load at a time, then again: the link has only so many turns, and loads that hang must
+not keep all of them from other models."""
+
 _LEAST_WAIT_S = 0.05
 _MARGIN_S = 5.0  # the host keeps the time; this is for one that does not answer at all
 _CALL_TIMEOUT_S = 30.0
@@ -112,6 +116,7 @@ class Models:
     # Inside.
 
     async def _load(self, target: TargetState, book: Book, model: str, loading: Loading) -> None:
+        is_first = True
         try:
             if (leaving := book.leaving.get(model)) is not None:
                 await leaving.wait()
@@ -122,6 +127,7 @@ class Models:
                 except HostError as error:
                     if error.code != "ModelTimeout":
                         raise
+                    is_first = False
                     self._send_away(book, loading, str(error))
             else:
                 return  # nobody waits any more
@@ -137,13 +143,13 @@ class Models:
         else:
             resident = book.add(model, loaded.name, runs_script=loaded.runs_script)
             for waiter in _taken(book, _ended(book, model)):
-                _notify(waiter.on_loaded, resident, loaded.was_loaded)
+                _notify(waiter.on_loaded, resident, loaded.was_loaded and is_first)
         finally:
             if book.loading.get(model) is loading:
                 del book.loading[model]
 
     async def _ask(self, target: TargetState, model: str, timeout_s: float) -> LoadedModel:
-        arguments = LoadModel(target.instance_id, model, timeout_s)
+        arguments = LoadModel(target.instance_id, model, min(timeout_s, ASK_S))
         return await self._host.call("load_model", arguments, LoadedModel, timeout_s + _MARGIN_S)
 
     def _patience_s(self, loading: Loading) -> float:

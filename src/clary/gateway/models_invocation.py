@@ -4,9 +4,9 @@ A model that the target's book knows is called at once, in company like any smal
 its load (`models`), which does not shorten the time that the model has to answer.
 
 The container's 404 means that the model is not loaded any more: others needed its place. It has not been run, so it is
-loaded again and called again, as long as the caller would have waited for its load. Where it turns out to have been
-loaded all the time, 404 is soon taken for the model's own word. 507 means that there is no memory to answer with: the
-model is unloaded and loaded once.
+loaded again and called again, as long as the caller would have waited for its load. Our own server says in words that
+this is what it means; where a model in another's turns out to have been loaded all the time, 404 is soon taken for the
+model's own word. 507 means that there is no memory to answer with: the model is unloaded and loaded once.
 """
 
 from time import monotonic
@@ -25,6 +25,9 @@ from clary.gateway.upstream import Broken
 from clary.gateway.watching import Watch
 
 NO_MEMORY: Final = 507
+NOT_FOUND: Final = b"Model not found: "
+"""How our own model server begins when it does not hold a model; a 404 in other words is the model's."""
+
 MOST_DOUBTS: Final = 2
 """So often a 404 of a model that is loaded is not believed: another gateway may have had it loaded just now."""
 
@@ -47,13 +50,13 @@ class ModelInvocation(Invocation):
     # What the upstream tells.
 
     def on_answer(self, head: AnswerHead, body: bytes) -> None:
-        if self._is_to_load_again(head.status):
+        if self._is_to_load_again(head.status, body):
             self._load_again(head.status)
         else:
             super().on_answer(head, body)
 
     def on_complete(self) -> None:
-        if self._is_to_load_again(self._status):
+        if self._is_to_load_again(self._status, b"".join(self._parts[:1])):
             self._connection = None  # the pool's again
             self._load_again(self._status)
         else:
@@ -140,7 +143,9 @@ class ModelInvocation(Invocation):
                 self._gateway.models.unload(self._target, self.model, resident)
         super()._let_go()
 
-    def _is_to_load_again(self, status: int) -> bool:
+    def _is_to_load_again(self, status: int, body: bytes) -> bool:
+        if status == NOT_LOADED and self._variant.pipelines:
+            return body.startswith(NOT_FOUND)
         if status == NOT_LOADED:
             return self._doubts < MOST_DOUBTS
         return status == NO_MEMORY and not self._has_made_room

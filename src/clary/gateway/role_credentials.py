@@ -19,7 +19,7 @@ PATH = b"/_clary/credentials"
 SESSION_NAME = "SageMaker"
 VALID_S = 3600
 
-_INSTANCE = re.compile(r"i-[0-9a-f]{17}(-\d{1,2})?")
+_INSTANCE = re.compile(r"i-[0-9a-f]{17}")
 
 
 class RoleCredentials:

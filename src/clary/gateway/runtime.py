@@ -142,7 +142,7 @@ class Runtime:
             if model:
                 fields = b"%bx-amzn-sagemaker-target-model: %b\r\n\r\n" % (
                     fields[:-2],
-                    model.encode("latin-1"),
+                    model.encode(),
                 )
         except Fault as fault:
             send_fault(exchange, fault, request_id)

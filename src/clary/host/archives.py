@@ -314,7 +314,10 @@ def _serve(control: socket.socket) -> None:
         if not message:
             return
         answer = _run(json.loads(message), *descriptors)
-        control.send(json.dumps(answer).encode())
+        try:
+            control.send(json.dumps(answer).encode())
+        except BrokenPipeError:  # the host has ended meanwhile, or does not wait any more
+            return
 
 
 def _run(wanted: dict[str, str], archive: int) -> dict[str, object]:

@@ -11,6 +11,7 @@ go on until control removes the instance, so that requests under way with them a
 The instance type's vCPU and memory are shared: each container sees all of it, and the memory of all counts together.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -126,7 +127,8 @@ def members_of(spec: InstanceSpec) -> list[InstanceSpec]:
 
 
 def member_id(id: InstanceId, number: int) -> InstanceId:
-    return InstanceId(f"{id}-{number}")
+    """Looks like any instance's, and is as long: sockets' paths have little room."""
+    return InstanceId("i-" + hashlib.sha256(f"{id}/{number}".encode()).hexdigest()[:17])
 
 
 def merged(id: InstanceId, members: Sequence[Seen], *, was_stopped: bool = False) -> InstanceStatus:

@@ -83,6 +83,9 @@ class Book:
             self.add(found)
         return found
 
+    def has(self, target_model: str) -> bool:
+        return name_of(self._prefix, target_model) in self._entries
+
     def named(self, name: str) -> Entry | None:
         return self._entries.get(name)
 
@@ -133,7 +136,9 @@ class Book:
             return
         states: tuple[State, ...] = ("failed", "evicted")
         for state in states:
-            gone = [each for each in self._by_state[state].values() if each.task is None]
+            gone = [
+                each for each in self._by_state[state].values() if each.task is None and not each.is_pinned
+            ]
             for entry in gone[: MOST_REMEMBERED // 10]:
                 self.forget(entry)
 

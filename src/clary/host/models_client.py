@@ -18,6 +18,8 @@ CALL_TIMEOUT_S = 60.0
 LIST_TIMEOUT_S = 5.0
 LONGEST_TEXT = 2048
 LARGEST_ANSWER = 16 << 20
+MOST_PAGES = 1000
+"""A container that never comes to an end of its models is not listened to for ever."""
 
 
 class Unreachable(Exception):
@@ -73,7 +75,7 @@ class ModelsClient:
     def loaded(self) -> Iterator[tuple[str, Said]]:
         """Names of all that are loaded."""
         token = ""
-        while True:
+        for _ in range(MOST_PAGES):
             query = "?" + urlencode({"next_page_token": token}) if token else ""
             answer = self._call("GET", f"/models{query}", timeout_s=LIST_TIMEOUT_S)
             try:

@@ -4,7 +4,8 @@
     <instance>/model-notes/<name>.json      what it is of, for a host that comes after this one
     <instance>/model-parts/                 under way
 
-A model appears by a rename, after its note, so one without a note counts for nothing. Every instance has files of its
+A model appears by a rename, after its note, so one without a note counts for nothing; it goes by a rename as well, so
+that none is ever there in part. Every instance has files of its
 own: what one evicts another may be reading. Only archives become models, as on SageMaker, and they are unpacked by
 the same limited process as any other.
 """
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -61,6 +63,7 @@ class ModelFiles:
         self._parts = directory / PARTS
         self._unpacker = unpacker
         self._limits = limits
+        self._numbers = count()
         self._notes.mkdir(mode=0o700, exist_ok=True)
         self._parts.mkdir(mode=0o700, exist_ok=True)
 
@@ -76,12 +79,16 @@ class ModelFiles:
             raise
         return part, done.size_bytes
 
-    def place(self, part: Path, note: Note) -> None:
-        """In place of what was there."""
-        self.note(note)
-        if self.has(note.name):
-            self.drop(self._models / note.name)
-        part.rename(self._models / note.name)
+    def place(self, part: Path, name: str) -> None:
+        """After its note, and what was there before has been put away."""
+        part.rename(self._models / name)
+
+    def put_away(self, name: str) -> None:
+        """All of it at once: what is left of it after a crash is not taken for a model."""
+        gone = self._parts / f"gone-{next(self._numbers)}"  # no new folder: the disk may be full
+        with suppress(FileNotFoundError):
+            (self._models / name).rename(gone)
+        self.drop(gone)
 
     def note(self, note: Note) -> None:
         temporary = self._notes / f".{note.name}"
@@ -96,7 +103,7 @@ class ModelFiles:
 
     def remove(self, name: str) -> None:
         """The note last: what is left without it would never be found again."""
-        self.drop(self._models / name)
+        self.put_away(name)
         self._note_file(name).unlink(missing_ok=True)
 
     def drop(self, folder: Path) -> None:

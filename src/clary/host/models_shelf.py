@@ -10,9 +10,13 @@ which only the container can judge: it answers 507, and then the model used leas
 
 import logging
 import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from clary.blobs.base import BlobError, BlobReader, NoSuchBucket, NoSuchKey, OpenObject, parse_uri
@@ -20,7 +24,7 @@ from clary.domain.clock import Clock
 from clary.domain.instances import InstanceId, ModelSource
 from clary.host.archives import OUT_OF_SPACE
 from clary.host.models_book import Book, Entry, State
-from clary.host.models_client import ModelsClient, Said, TooSlow, Unreachable, shown
+from clary.host.models_client import Answer, ModelsClient, Said, TooSlow, Unreachable, shown
 from clary.host.models_files import ModelFiles, Note
 from clary.host.unpacking import Unpackable
 from clary.links.hosts import HostError, LoadedModel, ModelStatus, ModelUse
@@ -29,6 +33,11 @@ LOAD_TIMEOUT_S = 360.0
 """SageMaker's: so long a load goes on, whoever still waits for it."""
 
 POLL_S = 1.0
+BUSY_S = 0.05
+"""A model that may go is held by somebody for a moment, who tells nobody when it is free."""
+
+IN_BACKGROUND = 4
+"""Loads at once for which nobody waits: of pinned models, and of those whose object may be another."""
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +98,10 @@ class Shelf:
         self._changed = threading.Condition(self._lock)
         self._book = Book(source.prefix)
         self._broken_off: set[str] = set()
+        self._squeeze = threading.Lock()
+        self._squeezed = 0
+        self._later: deque[tuple[Entry, State | None]] = deque()
+        self._helpers = 0
 
     def recover(self) -> None:
         """What an earlier host has left: the disk says what there is, the container what of it is loaded."""
@@ -116,14 +129,16 @@ class Shelf:
         """Raises `HostError`."""
         with self._lock:
             entry = self._book.entry(checked(target_model))
-            task = entry.task
-            believed = task is None and entry.state == "loaded"
-        if believed and self._is_there(entry):
+            is_believed = entry.task is None and entry.state == "loaded"
+            task = None if is_believed else entry.task or self._begin(entry)
+        if task is None and self._is_there(entry):
             with self._lock:
                 self._book.used(entry, 0, self._now())
             return LoadedModel(entry.name, was_loaded=True, runs_script=entry.runs_script)
-        with self._lock:
-            task = entry.task or self._begin(entry)
+        if task is None:
+            with self._lock:
+                entry = self._book.entry(target_model)  # meanwhile it may have been forgotten
+                task = entry.task or self._begin(entry)
         try:
             return task.result(timeout_s)
         except FutureTimeout:
@@ -140,7 +155,7 @@ class Shelf:
             is_due = refresh_s > 0 and now - max(entry.looked_at, entry.fetched_at) >= refresh_s
             if is_due and entry.state == "loaded" and entry.task is None:
                 entry.looked_at = now
-                self._begin(entry)
+                self._begin_later(entry, "loaded")
 
     def unload(self, name: str) -> None:
         """By a gateway's word: the model is not to be kept, or the container had no memory for a call."""
@@ -167,12 +182,14 @@ class Shelf:
             with self._opened(target_model):
                 pass
         with self._lock:
+            if not is_pinned and not self._book.has(target_model):
+                return
             entry = self._book.entry(target_model)
             entry.is_pinned = is_pinned
             if entry.size_bytes:
                 self._files.note(_note(entry))
             if is_pinned and entry.state != "loaded" and entry.task is None:
-                self._begin(entry)
+                self._begin_later(entry, None)
 
     def statuses(self) -> list[ModelStatus]:
         with self._lock:
@@ -192,13 +209,41 @@ class Shelf:
     # One load
 
     def _begin(self, entry: Entry) -> "Future[LoadedModel]":
+        """Under the lock. Raises `HostError`."""
         task: Future[LoadedModel] = Future()
-        entry.task = task
-        thread = threading.Thread(
-            target=self._run, args=(entry, task), name=f"load-{entry.name[:8]}", daemon=True
-        )
-        thread.start()
+        self._spawn(f"load-{entry.name[:8]}", self._run, entry, task)
+        entry.task = task  # the thread has no turn before the lock is free
         return task
+
+    def _begin_later(self, entry: Entry, wanted: State | None) -> None:
+        """Under the lock: a few at once, however many there are. Whoever calls one meanwhile does not wait for the
+        others. `wanted`: only if it is in that state still."""
+        self._later.append((entry, wanted))
+        if self._helpers < IN_BACKGROUND:
+            self._spawn("models-later", self._help)
+            self._helpers += 1
+
+    def _spawn(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
+        except RuntimeError as error:
+            raise HostError("Busy", f"the host cannot do more at once ({error}): try again") from error
+
+    def _help(self) -> None:
+        while (found := self._next()) is not None:
+            self._run(*found)
+
+    def _next(self) -> "tuple[Entry, Future[LoadedModel]] | None":
+        with self._lock:
+            while self._later:
+                entry, wanted = self._later.popleft()
+                is_done = wanted is None and entry.state == "loaded"
+                is_known = self._book.named(entry.name) is entry
+                if is_known and entry.task is None and not is_done and wanted in (None, entry.state):
+                    entry.task = Future()
+                    return entry, entry.task
+            self._helpers -= 1
+            return None
 
     def _run(self, entry: Entry, task: "Future[LoadedModel]") -> None:
         try:
@@ -244,12 +289,14 @@ class Shelf:
             if error.code == "ModelMissing" or not entry.size_bytes:
                 raise
             opened = None  # the bucket cannot be read now: what lies here does
+        is_fresh = False
         if opened is not None:
             with opened:
-                if opened.info.etag != entry.etag or not self._files.has(entry.name):
+                is_fresh = opened.info.etag != entry.etag or not self._files.has(entry.name)
+                if is_fresh:
                     self._fetch(entry, opened)
         if entry.state != "loaded":
-            self._load(entry)
+            self._load(entry, is_fresh=is_fresh)
 
     def _fetch(self, entry: Entry, opened: OpenObject) -> None:
         if why := self._blamed.why(self._uri(entry), opened.info.etag):
@@ -266,26 +313,35 @@ class Shelf:
             code = "NoRoom" if error.code == "DiskFull" else "ModelInvalid"
             raise HostError(code, f"{self._uri(entry)} could not be unpacked: {error}") from error
         try:
+            self._make_disk_room(entry, max(1, size_bytes))
             if was == "loaded":
                 self._move(entry, "downloading")
                 self._tell_unload(entry, "its object was replaced")
-            self._make_disk_room(entry, size_bytes)
-            with self._lock:
-                entry.etag, entry.fetched_at = opened.info.etag, self._now()
-                self._book.resize(entry, max(1, size_bytes))
-            self._files.place(part, _note(entry))
+            self._place(entry, part, opened.info.etag)
         except BaseException:
             self._files.drop(part)
             raise
         self._move(entry, "on disk")
         self._meter("ModelDownloadingTime", self._clock.monotonic() - began)
 
-    def _load(self, entry: Entry) -> None:
+    def _place(self, entry: Entry, part: Path, etag: str) -> None:
+        try:
+            self._files.put_away(entry.name)
+            with self._lock:  # it may be pinned at the same time
+                entry.etag, entry.fetched_at = etag, self._now()
+                self._files.note(_note(entry))
+            self._files.place(part, entry.name)
+        except BaseException:
+            self._drop(entry, "")
+            raise
+
+    def _load(self, entry: Entry, *, is_fresh: bool) -> None:
         self._refuse_unusable(entry)
         self._take_place(entry)
         began = self._clock.monotonic()
-        said = self._tell_load(entry)
+        said = self._tell_load(entry, is_fresh=is_fresh)
         with self._lock:
+            self._broken_off.discard(entry.name)
             entry.memory_bytes, entry.runs_script = said.memory_bytes, said.runs_script
             entry.reason, entry.loaded_at = "", self._now()
             entry.loads += 1
@@ -293,32 +349,86 @@ class Shelf:
             self._book.used(entry, 0, entry.loaded_at)
         self._meter("ModelLoadingTime", self._clock.monotonic() - began)
 
-    def _tell_load(self, entry: Entry) -> Said:
+    def _tell_load(self, entry: Entry, *, is_fresh: bool) -> Said:
         """Until the container has it. Raises `HostError`."""
-        while True:
-            try:
-                answer = self._client.load(entry.name, f"{self._base}/{entry.name}/model", LOAD_TIMEOUT_S)
-            except TooSlow as error:
-                raise HostError(
-                    "ModelTimeout", f"the container did not load {entry.target_model}: {error}"
-                ) from error
-            except Unreachable as error:
-                with self._lock:
-                    self._broken_off.add(entry.name)
-                raise HostError(
-                    "InstanceEnded", f"the instance ended while it loaded a model: {error}"
-                ) from error
-            if answer.status in (200, 409):
-                return (answer if answer.status == 200 else self._client.look(entry.name)).said
-            if answer.status != 507:
-                self._drop(entry, "")
-                raise HostError("ModelInvalid", shown(answer))
-            if not self._evict_one(f"memory: {entry.target_model} needed room") and not self._await_others(
-                entry
-            ):
-                raise HostError(
-                    "NoRoom", f"{entry.target_model} does not fit into the instance: {shown(answer)}"
-                )
+        answer = self._ask_to_load(entry)
+        if answer.status == 409 and is_fresh:  # what it holds is of an older object
+            with suppress(Unreachable, TooSlow):
+                self._client.unload(entry.name)
+            answer = self._ask_to_load(entry)
+        reason = f"memory: {entry.target_model} needed room"
+        while answer.status == 507 and self._evict_one(reason):
+            answer = self._ask_to_load(entry)
+        if answer.status == 507:
+            answer = self._load_alone(entry, answer, reason)
+        if answer.status == 409:
+            with suppress(Unreachable, TooSlow):
+                return self._client.look(entry.name).said
+            return Said()
+        if answer.status == 200:
+            return answer.said
+        self._drop(entry, "")
+        raise HostError("ModelInvalid", shown(answer))
+
+    def _load_alone(self, entry: Entry, answer: Answer, reason: str) -> Answer:
+        """Where nothing may go, but others that are on their way have taken the room: one after another from now on,
+        or two of them would take it from each other for ever."""
+        self._count_squeezed(1)
+        until = self._clock.monotonic() + LOAD_TIMEOUT_S
+        try:
+            with self._squeeze:
+                self._take_stock()
+                while answer.status == 507:
+                    if not self._evict_one(reason) and not self._await_others(is_alone=True):
+                        text = f"{entry.target_model} does not fit into the instance: {shown(answer)}"
+                        raise HostError("NoRoom", text)
+                    if self._clock.monotonic() > until:
+                        text = (
+                            f"{entry.target_model} found no room within {LOAD_TIMEOUT_S:g} s: {shown(answer)}"
+                        )
+                        raise HostError("NoRoom", text)
+                    answer = self._ask_to_load(entry)
+        finally:
+            self._count_squeezed(-1)
+        return answer
+
+    def _count_squeezed(self, more: int) -> None:
+        with self._changed:
+            self._squeezed += more
+            self._changed.notify_all()
+
+    def _ask_to_load(self, entry: Entry) -> Answer:
+        try:
+            return self._client.load(entry.name, f"{self._base}/{entry.name}/model", LOAD_TIMEOUT_S)
+        except TooSlow as error:
+            raise HostError(
+                "ModelTimeout", f"the container did not load {entry.target_model}: {error}"
+            ) from error
+        except Unreachable as error:
+            with self._lock:
+                self._broken_off.add(entry.name)
+            raise HostError(
+                "InstanceEnded", f"the instance ended while it loaded a model: {error}"
+            ) from error
+
+    def _take_stock(self) -> None:
+        """Of what the container holds although it did not say so in time, or to a host before this one."""
+        try:
+            loaded = dict(self._client.loaded())
+        except (Unreachable, TooSlow):
+            return
+        with self._lock:
+            for name, said in loaded.items():
+                entry = self._book.named(name)
+                if (
+                    entry is not None
+                    and entry.state == "on disk"
+                    and entry.task is None
+                    and not entry.lock.locked()
+                ):
+                    entry.memory_bytes, entry.runs_script = said.memory_bytes, said.runs_script
+                    entry.loaded_at = self._now()
+                    self._move(entry, "loaded")
 
     def _refuse_unusable(self, entry: Entry) -> None:
         """What would need an environment of the model's own: an instance has one, made before any model came."""
@@ -343,7 +453,7 @@ class Shelf:
                     self._move(entry, "loading")
                     return
             reason = f"the limit of {most} models: {entry.target_model} needed a place"
-            if not self._evict_one(reason) and not self._await_others(entry):
+            if not self._evict_one(reason) and not self._await_others():
                 raise HostError(
                     "NoRoom", f"{most} models may be loaded at once in an instance, and all are pinned"
                 )
@@ -361,24 +471,30 @@ class Shelf:
             victim.lock.release()
         return True
 
-    def _await_others(self, entry: Entry) -> bool:
-        """Until one that is on its way has come, and may go; False when there is none to wait for."""
+    def _await_others(self, *, is_alone: bool = False) -> bool:
+        """Until one that is on its way has come, and may go; False when there is none to wait for. To the one that is
+        loaded alone, those that want to be next are not on their way."""
         with self._changed:
-            if self._book.count("loading") > (entry.state == "loading"):
+            if self._book.count("loading") > (self._squeezed if is_alone else 0):
                 self._changed.wait(POLL_S)
                 return True
-            return self._book.may_lose_one()
+            if not self._book.may_lose_one():
+                return False
+            self._changed.wait(BUSY_S)
+            return True
 
     def _make_disk_room(self, wanted: Entry, size_bytes: int) -> None:
+        """The room is its own then."""
         most = self._bounds.disk_bytes
         if most and size_bytes > most:
             text = (
                 f"{wanted.target_model} has {size_bytes} bytes, and the models of an instance may take {most}"
             )
             raise HostError("NoRoom", f"{text} (the setting models_disk_bytes)")
-        while most:
+        while True:
             with self._lock:
-                if self._book.disk_bytes - wanted.size_bytes + size_bytes <= most:
+                if not most or self._book.disk_bytes - wanted.size_bytes + size_bytes <= most:
+                    self._book.resize(wanted, size_bytes)
                     return
                 victim = self._book.take_oldest("on disk")
             reason = f"disk: {wanted.target_model} needed room"

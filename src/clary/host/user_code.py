@@ -26,6 +26,8 @@ _INCLUDE = re.compile(r"(?:-r|--requirement)[ =]*(?P<name>\S+)$")
 _INDEX = re.compile(r"(?:-i|--index-url|--extra-index-url)[ =]+https?://\S+$|--pre$|--prefer-binary$")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[^\]]*\]\s*)?(?:[<>=!~(;@]|$)")
 _ADDRESS = re.compile(r"@(?!\s*https://)")
+_VARIABLE = re.compile(r"\$\{")
+"""uv would put in what this machine's variables hold, such as the password of its index."""
 
 
 def with_source(spec: InstanceSpec) -> InstanceSpec:
@@ -102,11 +104,13 @@ def checked_lines(folder: Path, name: str, lines: Iterable[str], depth: int = 0)
             raise _refused(
                 name,
                 f"{line[:80]!r} is not supported here: give packages of an index, by name or https address, and "
-                "--index-url or --extra-index-url",
+                "--index-url or --extra-index-url, without ${…}",
             )
 
 
 def _is_harmless(line: str) -> bool:
+    if _VARIABLE.search(line):
+        return False
     return bool(_INDEX.match(line)) or bool(_PACKAGE.match(line) and not _ADDRESS.search(line))
 
 

@@ -177,7 +177,7 @@ class Context:
     def set_response_header(self, index: int, key: str, value: str) -> None:
         """Of an answer's headers only these leave an endpoint."""
         if key.lower() == "x-amzn-sagemaker-custom-attributes":
-            self.custom_attributes = value
+            self.custom_attributes = str(value)
         elif key.lower() == "content-type":
             self.response_content_type = value
         for name in _SESSION_FIELDS:
@@ -209,7 +209,9 @@ def failure(error: Exception) -> InvocationResponse:
     """What a handler raised, as the toolkit answers it; the same goes to the log."""
     stack = "".join(traceback.format_exception(error))
     print(f"invocation failed: {stack}", file=sys.stderr, flush=True)
-    return InvocationResponse(500, "text/plain; charset=utf-8", f"{error}\n{stack}".encode())
+    return InvocationResponse(
+        500, "text/plain; charset=utf-8", f"{error}\n{stack}".encode("utf-8", "replace")
+    )
 
 
 class Handlers:

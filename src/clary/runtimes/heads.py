@@ -110,6 +110,7 @@ def encode_response(response: InvocationResponse, *, keep_alive: bool) -> bytes:
     return b"%b%d\r\n\r\n%b" % (start, len(body), body)
 
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}  # a handler may have a number of its own
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STARTS: dict[tuple[int, str], bytes] = {
@@ -134,7 +135,7 @@ def _encode_unusual(response: InvocationResponse, keep_alive: bool) -> bytes:
 
 
 def _start(status: int, content_type: str) -> bytes:
-    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+    start = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unnamed')}\r\n".encode()
     if content_type:
         start += b"Content-Type: " + _header_value(content_type) + b"\r\n"
     return start + b"Content-Length: "

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import signal
 import threading
 import traceback
 import weakref
@@ -23,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
 
 from clary.runtimes import models_memory
 from clary.runtimes.batching import Batcher
@@ -40,6 +40,8 @@ from clary.runtimes.contract import (
 from clary.runtimes.models_memory import Memory
 
 LOADS_AT_ONCE = 64
+LONGEST_LOAD_S = 355.0
+"""A little less than the platform waits, so that it hears why."""
 LISTED_AT_ONCE = 1000
 DRAIN_S = 60.0
 GIVE_BACK_AFTER_S = 1.0
@@ -47,7 +49,7 @@ WORKERS = "SAGEMAKER_MODEL_SERVER_WORKERS"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _PLAIN = "text/plain; charset=utf-8"
 
-T = TypeVar("T")
+_Read = tuple[Model | Scripted, int]
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ class Shelf:
         self._turns = asyncio.Semaphore(LOADS_AT_ONCE)
         self._predictors = ThreadPoolExecutor(vcpus, thread_name_prefix="predict")
         self._giving_back = False
+        self._stuck: set[str] = set()
 
     def submit(self, requests: Sequence[InvocationRequest], deliver: Deliver) -> None:
         """What names no model."""
@@ -183,14 +186,19 @@ class Shelf:
         size_bytes = models_memory.size_of_files(path)
         if lack := self._lack(size_bytes):
             return _text(507, f"no memory for {name}: {lack}")
+        if name in self._stuck:
+            return _text(500, "model did not load: an earlier load of it has not come to an end")
         try:
             async with self._turns:
-                model, memory_bytes = await self._on_a_thread(partial(self._read, path, size_bytes))
+                read = self._on_a_thread(name, partial(self._read, path, size_bytes))
+                model, memory_bytes = await asyncio.wait_for(read, LONGEST_LOAD_S)
             dispatcher = await self._dispatcher(model)
         except LoadError as error:
             return _text(500, f"model did not load: {error}")
-        except MemoryError:
-            return _text(507, f"no memory for {name}: the system gave no more")
+        except TimeoutError:
+            return _text(500, f"model did not load: it was not ready within {LONGEST_LOAD_S:g} s")
+        except MemoryError as error:
+            return _text(507, f"no memory for {name}: {str(error) or 'the system gave no more'}")
         loaded = Loaded(
             name,
             url,
@@ -216,41 +224,56 @@ class Shelf:
         taken = sum(each.memory_bytes for each in loaded) + loaded_bytes
         return self._memory.lacks(wanted_bytes, taken, [pid for each in loaded for pid in each.workers])
 
-    def _read(self, path: Path, size_bytes: int) -> tuple[Model | Scripted, int]:
+    def _read(self, path: Path, size_bytes: int) -> _Read:
         """On a thread of its own. Raises `LoadError`, whatever went wrong."""
         try:
             with self._memory.measuring(size_bytes) as found:
                 model = self._load_model(path, self._environment, self._vcpus)
         except (LoadError, MemoryError):
             raise
-        except Exception as error:
+        except BlockingIOError as error:  # no more processes: those of other models are in the way
+            raise MemoryError(str(error)) from error
+        except BaseException as error:  # whatever code of the user's does: `sys.exit` ends no server
             traceback.print_exc()
             raise LoadError(f"{type(error).__name__}: {error}") from error
         pids = getattr(model, "pids", ())
         workers_bytes = sum(models_memory.exact_bytes(pid) for pid in pids)
         return model, workers_bytes if pids else found.bytes
 
-    async def _on_a_thread(self, work: Callable[[], T]) -> T:
-        """A new one each time: libraries keep things for each thread that called them, and give them up with it."""
-        done: asyncio.Future[T] = self._loop.create_future()
+    async def _on_a_thread(self, name: str, work: Callable[[], _Read]) -> _Read:
+        """A new one each time: libraries keep things for each thread that called them, and give them up with it.
 
-        def tell(result: T | None, error: BaseException | None) -> None:
-            if error is not None:
-                done.set_exception(error)
+        What the thread has read is taken from it, so that it holds no model when it ends a little later: a model that
+        is unloaded at once would go in the middle of another one's measurement.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        outcome: list[_Read | BaseException] = []
+
+        def tell() -> None:
+            self._stuck.discard(name)
+            if done.done():  # it took too long, and nobody waits for it any more
+                _abandon(outcome.pop())
             else:
-                done.set_result(cast(T, result))
+                done.set_result(None)
 
         def run() -> None:
-            result, error = None, None
             try:
-                result = work()
-            except BaseException as caught:  # noqa: BLE001  it goes on where it is waited for
-                error = caught
+                outcome.append(work())
+            except BaseException as error:  # noqa: BLE001  it goes on where it is waited for
+                outcome.append(error)
             with suppress(RuntimeError):  # the server has ended meanwhile
-                self._loop.call_soon_threadsafe(tell, result, error)
+                self._loop.call_soon_threadsafe(tell)
 
-        threading.Thread(target=run, name="load", daemon=True).start()
-        return await done
+        try:
+            threading.Thread(target=run, name="load", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            raise MemoryError(str(error)) from error
+        self._stuck.add(name)  # until it is told
+        await done
+        found = outcome.pop()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     async def _dispatcher(self, model: Model | Scripted) -> Dispatcher:
         if isinstance(model, Scripted):
@@ -267,6 +290,14 @@ class Shelf:
         self._giving_back = False
         with suppress(RuntimeError):  # the server has ended meanwhile
             self._predictors.submit(models_memory.give_back)
+
+
+def _abandon(read: _Read | BaseException) -> None:
+    """Ends the processes of a model that came too late."""
+    for pid in getattr(read[0], "pids", ()) if isinstance(read, tuple) else ():
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _weakly(model: object) -> "weakref.ref[object] | None":

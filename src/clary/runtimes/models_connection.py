@@ -12,6 +12,7 @@ be for different models: each model gets its share as one group, and the answers
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,8 @@ _TARGET_LINE = f"\r\n{TARGET}: ".encode()
 _MOST_LINES = 65536
 _MOST_RESTS = 8192
 _PLAIN = "text/plain; charset=utf-8"
+
+log = logging.getLogger(__name__)
 
 
 class ModelHeads(HeadCache):
@@ -181,7 +184,12 @@ class ModelsConnection(Connection):
         task.add_done_callback(self._models.tasks.discard)
 
     async def _await(self, answer: Coroutine[Any, Any, InvocationResponse]) -> None:
-        self._answer([await answer])
+        try:
+            response = await answer
+        except Exception as error:  # whoever asked would wait for ever
+            log.exception("a model could not be loaded or unloaded")
+            response = _refusal(500, f"Internal Server Error: {type(error).__name__}: {error}")
+        self._answer([response])
 
 
 def submit_mixed(taken: Sequence[tuple[Loaded, InvocationRequest]], deliver: Deliver) -> None:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from clary.runtimes import worker
 from clary.runtimes.contract import (
@@ -41,9 +41,13 @@ MOST_WAITING_BYTES = 256 << 20
 LARGEST_BATCH_BYTES = 1 << 20
 FAST_S = 0.005
 LONGEST_PAUSE_S = 30.0
+LONGEST_LOAD_S = 360.0
+LAST_WORDS_S = 0.05
+"""What a worker sent before it ended is read first."""
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 DeliverOne = Callable[[InvocationResponse], None]
 Waiting = tuple[InvocationRequest, DeliverOne]
 
@@ -58,18 +62,24 @@ class ScriptedModel:
         self._timeout_s = timeout_s
         self._started = [_fork(load, number == 0) for number in range(count)]
         self._together = 1
+        # Of one model the platform says how long it may take to start; among many one that hangs holds up others.
+        is_among_many = threading.current_thread() is not threading.main_thread()
         try:
             for pid, channel in self._started:
-                self._together = _await_loaded(pid, channel)
+                self._together = _await_loaded(pid, channel, LONGEST_LOAD_S if is_among_many else None)
         except LoadError:
-            for pid, channel in self._started:
-                channel.close()
-                _end(pid)
+            self.end()
             raise
 
     @property
     def pids(self) -> Sequence[int]:
         return [pid for pid, _ in self._started]
+
+    def end(self) -> None:
+        """Ends the workers, when there is to be no dispatcher for them."""
+        for pid, channel in self._started:
+            channel.close()
+            _end(pid)
 
     async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> "Workers":
         workers = Workers(loop, self._load, self._timeout_s)
@@ -225,6 +235,7 @@ class _Worker(asyncio.Protocol):
         self._received = bytearray()
         self._began = 0.0
         self._deadline: asyncio.TimerHandle | None = None
+        self._pidfd = -1
         self._why = ""
 
     @property
@@ -237,6 +248,8 @@ class _Worker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._pidfd, self._ended)
 
     def send(self, batch: list[Waiting]) -> None:
         assert self._transport is not None, "it was connected before it was known"
@@ -259,7 +272,20 @@ class _Worker(asyncio.Protocol):
             del self._received[:end]
             self._take(message)
 
+    def _ended(self) -> None:
+        """What a script forked may hold the channel open, so that its end does not say it."""
+        self._forget()
+        if self._transport is not None:
+            self._loop.call_later(LAST_WORDS_S, self._transport.abort)
+
+    def _forget(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
         if self._deadline is not None:
             self._deadline.cancel()
         how = _end(self.pid)
@@ -309,7 +335,11 @@ def _message(request: InvocationRequest) -> tuple[Any, ...]:
 def settings_of(environment: Mapping[str, str], vcpus: int) -> tuple[int, float]:
     """How many workers, and how long one may take for a request. Raises `LoadError`."""
     wanted = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
-    timeout = environment.get("SAGEMAKER_MODEL_SERVER_TIMEOUT", "") or f"{DEFAULT_TIMEOUT_S:g}"
+    timeout = (
+        environment.get("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS")
+        or environment.get("SAGEMAKER_MODEL_SERVER_TIMEOUT")
+        or f"{DEFAULT_TIMEOUT_S:g}"
+    )
     if wanted and not (wanted.isdigit() and int(wanted) > 0):
         raise LoadError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {wanted!r}, which is no number of processes")
     if not timeout.isdigit() or int(timeout) == 0:
@@ -319,11 +349,15 @@ def settings_of(environment: Mapping[str, str], vcpus: int) -> tuple[int, float]
     return count, float(timeout)
 
 
-def _fork(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
-    """The kernel ends a worker with the thread that forked it, so a thread that comes and goes has another one fork."""
+def on_a_lasting_thread(start: Callable[[], T]) -> T:
+    """Has a process started: the kernel ends it with the thread that did, so one that soon ends has another do it."""
     if threading.current_thread() is threading.main_thread():
-        return _fork_here(load, tells_why)
-    return _forking_thread().submit(_fork_here, load, tells_why).result()
+        return start()
+    return _forking_thread().submit(start).result()
+
+
+def _fork(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
+    return on_a_lasting_thread(partial(_fork_here, load, tells_why))
 
 
 @functools.cache
@@ -344,10 +378,14 @@ def _fork_here(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socke
     return pid, ours
 
 
-def _await_loaded(pid: int, channel: socket.socket) -> int:
+def _await_loaded(pid: int, channel: socket.socket, within_s: float | None) -> int:
     """How many requests it takes at once. Raises `LoadError`."""
-    head = _read(channel, worker.LENGTH.size)
-    data = _read(channel, worker.LENGTH.unpack(head)[0]) if head else b""
+    channel.settimeout(within_s)
+    try:
+        head = _read(channel, worker.LENGTH.size)
+        data = _read(channel, worker.LENGTH.unpack(head)[0]) if head else b""
+    except TimeoutError as error:
+        raise LoadError(f"the script did not load its model within {within_s:g} s") from error
     if not data:
         raise LoadError(f"the script's process ended while it was loaded: {_end(pid)}")
     message: tuple[bool, str, int] = marshal.loads(data)

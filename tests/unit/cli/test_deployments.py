@@ -86,6 +86,20 @@ def test_Z01_status_understands_a_server_of_an_older_version() -> None:
     assert "shop      InService  1/2" in status._endpoints([new])
 
 
+def test_Z01_status_says_what_instances_are_made_of() -> None:
+    def line(*variants: dict[str, Any]) -> str:
+        shown = {"Name": "e", "Status": "InService", "Config": "c", "Variants": variants}
+        return status._endpoints([shown]).splitlines()[1].rstrip()
+
+    one = {"Name": "a", "InstanceCount": 1, "Ready": 1}
+    assert line(one).endswith("c")
+    assert line(one | {"Mode": "MultiModel"}).endswith("c       MultiModel")
+    assert line(one | {"Mode": "Direct", "Containers": ["x", "y"]}).endswith("Direct: x, y")
+    assert line(one, one | {"Name": "b", "Mode": "Serial", "Containers": list("stuvw")}).endswith(
+        "b Serial: s → … → w (5)"
+    )
+
+
 def test_Z01_why_and_status_say_how_far_a_deployment_is() -> None:
     progress = {
         "From": "shop-1",

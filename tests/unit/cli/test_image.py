@@ -9,9 +9,10 @@ from clary.links.images import OwnImage, names, write
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "data"
+def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path_factory.mktemp("i")  # sockets lie below it, so its path has to be short
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    return place / "data"
 
 
 def clary(data: Path, *words: str) -> int:
@@ -47,6 +48,8 @@ def test_an_image_is_shown_by_name_or_uri(data: Path, capsys: pytest.CaptureFixt
     [
         (("show",), "needs an image's name"),
         (("show", "nobody"), "no runtime answers for nobody"),
+        (("show", "huggingface-tensorflow-inference:2"), "transformers has left TensorFlow behind"),
+        (("make", "--on", "nobody", "mine", "-r", "FILE"), "there is no framework nobody"),
         (("remove", "xgboost"), "there is no image xgboost of your own"),
         (("make", "mine"), "needs a requirements file"),
         (("make", "Mine", "-r", "FILE"), "no name for an image"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clary.domain.routes import Capture, VariantRoute
-from clary.gateway.models import LONGEST_WAIT_S
+from clary.gateway.models import ASK_S, LONGEST_WAIT_S
 from clary.gateway.models_book import BUSY
 from clary.gateway.upstream import Broken
 from clary.links.hosts import HostError, HostUnavailable, LoadedModel
@@ -77,6 +77,22 @@ def test_M01_M02_the_first_call_has_the_model_loaded_and_later_ones_go_there_at_
     story(work)
 
 
+def test_M01_a_target_model_is_the_key_that_its_characters_spell() -> None:
+    async def work() -> None:
+        world = World()
+        world.publish(many())
+        asked = world.ask(x_amzn_sagemaker_target_model="prix/été_日本.tar.gz")
+        await turn()
+        (load,) = world.host.of("load_model")
+        assert load.arguments.target_model == "prix/été_日本.tar.gz"
+        await loaded(load)
+        assert "x-amzn-sagemaker-target-model: prix/été_日本.tar.gz\r\n" in world.sent[0].text
+        world.sent[0].answer()
+        assert asked.status == 200
+
+    story(work)
+
+
 def test_M02_a_thousand_first_calls_are_one_load_and_a_thousand_answers() -> None:
     async def work() -> None:
         world = World()
@@ -123,7 +139,7 @@ def test_M02_who_waited_too_long_is_told_to_try_again_and_the_others_wait_on() -
         assert first.status == 429
         assert "ModelNotReadyException" in first.fields.decode() + first.body.decode()
         assert second.status == 0
-        assert world.host.of("load_model")[1].arguments.timeout_s == pytest.approx(30.0, abs=1.0)
+        assert world.host.of("load_model")[1].arguments.timeout_s == ASK_S
         await loaded(world.host.of("load_model")[1])
         world.sent[0].answer()
         assert second.status == 200
@@ -261,6 +277,47 @@ def test_M02_a_404_of_a_model_that_is_loaded_is_its_own_answer() -> None:
         assert asked.status == 424
         assert 'Received client error (404) from primary with message "no such flat"' in asked.message
         assert len(world.host.of("load_model")) == 3
+
+    story(work)
+
+
+def test_M02_a_404_that_our_own_server_does_not_speak_of_is_the_model_s() -> None:
+    async def work() -> None:
+        world = World()
+        world.publish(many(pipelines=True))
+        asked = world.ask(x_amzn_sagemaker_target_model="m.tar.gz")
+        await turn()
+        await loaded(world.host.of("load_model")[0], runs_script=True)
+        world.sent[-1].answer(b"no such flat", 404)
+        assert asked.status == 424
+        assert len(world.sent) == 1  # code of the user's ran once
+        again = world.ask(x_amzn_sagemaker_target_model="m.tar.gz")
+        world.sent[-1].answer(b"Model not found: m.tar.gz-opaque", 404)
+        await turn()
+        await loaded(world.host.of("load_model")[1], runs_script=True)
+        world.sent[-1].answer()
+        assert again.status == 200
+
+    story(work)
+
+
+def test_M02_the_host_is_asked_for_a_short_time_and_again() -> None:
+    """Its turns are for all models: those whose load hangs give theirs back."""
+
+    async def work() -> None:
+        world = World()
+        world.publish(many())
+        asked = world.ask(x_amzn_sagemaker_target_model="m.tar.gz")
+        await turn()
+        for number in range(5):
+            ask = world.host.of("load_model")[number]
+            assert ask.arguments.timeout_s <= ASK_S
+            await refused(ask, HostError("ModelTimeout", "not yet"))
+            assert asked.status == 0
+        await loaded(world.host.of("load_model")[5], was_loaded=True)  # meanwhile, and by this call
+        world.sent[0].answer()
+        assert asked.status == 200
+        assert world.metrics()["ModelCacheHit", "A"].sum == 0
 
     story(work)
 

@@ -8,7 +8,7 @@ import pytest
 
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
 from clary.host import failures
-from clary.host.groups import Groups, Seen, members_of, merged, unit_of, units
+from clary.host.groups import Groups, Seen, member_id, members_of, merged, unit_of, units
 from clary.host.limits import Usage
 from clary.host.records import Instance
 from clary.host.watching import MemoryWatch
@@ -65,7 +65,7 @@ def pair(first: Phase, second: Phase, **second_says: object) -> list[Seen]:
 
 def test_C01_each_container_is_an_instance_of_its_own() -> None:
     first, second = members_of(PAIR)
-    assert [first.instance_id, second.instance_id] == [f"{ID}-1", f"{ID}-2"]
+    assert [first.instance_id, second.instance_id] == [member_id(ID, 1), member_id(ID, 2)]
     assert second.log.stream == f"{PAIR.log.stream}/second"
     assert (second.container, second.containers, second.image) == ("second", (), PAIR.containers[1].image)
     assert (unit_of(first), second.number, second.member_count) == (ID, 2, 2)
@@ -201,7 +201,7 @@ def test_C01_the_memory_of_an_instance_is_what_all_its_containers_use(
     exact[1] = 500 << 20
     watch.check(measured)
     ((id, failure),) = ended.because
-    assert id == f"{ID}-2"
+    assert id == member_id(ID, 2)
     assert failure == failures.out_of_memory(running[1].spec, 600 << 20, 1100 << 20)
     assert "the second container used 600 MiB" in failure.reason
     assert "2 containers that used 1,100 MiB together" in failure.reason

@@ -22,9 +22,10 @@ from clary.blobs.base import Attributes, BucketExists
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog
 from clary.domain.clock import SystemClock
-from clary.domain.instances import Artifact, Failure, InstanceId, InstanceSpec, InstanceStatus
+from clary.domain.instances import Artifact, Failure, InstanceSpec, InstanceStatus
 from clary.host import limits
 from clary.host.environments import environment_key
+from clary.host.groups import member_id
 from clary.links import hosts, processes
 from clary.links import instances as files
 from clary.links.metrics import MetricBatch
@@ -278,7 +279,7 @@ def test_C01_an_instance_of_two_containers_is_found_again_and_ends_with_either(h
     after = until_phase(host.driver, spec.instance_id, "ready")
     assert (after.addresses, after.ready_at) == (before.addresses, before.ready_at)
     assert [status.instance_id for status in host.driver.list()] == [spec.instance_id]
-    minder = files.minder_of(host.directory(InstanceId(f"{spec.instance_id}-2")))
+    minder = files.minder_of(host.directory(member_id(spec.instance_id, 2)))
     assert minder is not None
     processes.signal(processes.identify(limits.descendants(minder.pid)[-1]), signal.SIGSEGV)
     ended = until_phase(host.driver, spec.instance_id, "exited")

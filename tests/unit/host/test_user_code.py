@@ -95,6 +95,8 @@ def test_H06_what_names_packages_is_handed_on_without_comments(tmp_path: Path) -
         "https://example.com/tiny.whl",
         "-r requirements.txt",
         "--config-settings x=y",
+        "--extra-index-url https://example.com/${UV_DEFAULT_INDEX}",
+        "tiny @ https://example.com/${PIP_INDEX_URL}/tiny.whl",
     ],
 )
 def test_H06_what_names_files_or_builds_is_refused_by_name(tmp_path: Path, line: str) -> None:

@@ -200,3 +200,15 @@ def test_H12_a_script_opens_and_closes_sessions_by_headers_of_its_answer(tmp_pat
     assert opened.session_fields == (("X-Amzn-SageMaker-New-Session-Id", "s1; Expires=2030-01-01T00:00:00Z"),)
     closed = ask(answers, b"1", **{"x-amzn-sagemaker-session-id": "s1"})
     assert closed.session_fields == (("X-Amzn-SageMaker-Closed-Session-Id", "s1"),)
+
+
+def test_what_a_script_sets_or_raises_can_always_be_sent(tmp_path: Path) -> None:
+    text = (
+        MODEL + "def transform_fn(model, data, content_type, accept, context):\n"
+        "    if data == 'raise': raise ValueError('\\udcff')\n"
+        "    context.set_response_header(0, 'X-Amzn-SageMaker-Custom-Attributes', 5)\n"
+        "    return 'x'\n"
+    )
+    answers = handlers(tmp_path, text)
+    assert ask(answers, b"1", "text/csv").custom_attributes == "5"
+    assert ask(answers, b"raise", "text/csv").status == 500

@@ -67,6 +67,7 @@ def test_a_row_of_numpy_and_missing_values_are_read(tmp_path: Path) -> None:
         (b"[]", "application/json", UnsupportedMediaType),
         (b"a,b", "text/csv", UnsupportedMediaType),
         (b"no", "application/x-npy", UnsupportedMediaType),
+        (b"[[1%s, 2]]" % (b"0" * 400), "application/json", UnsupportedMediaType),
         (b"1,2", "image/png", UnsupportedMediaType),
     ],
 )

@@ -1,5 +1,6 @@
 """ONNX graphs: bodies become arrays by what a graph declares, and requests are joined where that changes nothing."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from clary.runtimes.contract import BadRequest, NotAcceptable, UnsupportedMediaType
+from clary.runtimes.frameworks.onnx import payloads
 from clary.runtimes.frameworks.onnx.answers import answer, kind_for
 from clary.runtimes.frameworks.onnx.inputs import Input
 from clary.runtimes.frameworks.onnx.joining import Arrays, Joiner
@@ -22,6 +24,13 @@ RUNNER = Path(__file__).parents[2] / "in_framework.py"
 SOURCES = Path(__file__).parents[3] / "src"
 MODULE = "clary.runtimes.frameworks.onnx.model"
 EXPECTED: dict[str, Any] = json.loads((KEPT / "expected.json").read_text())
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4), }".ljust(117)
+    + b"\n"
+)
+"""An array that says it had terabytes."""
 
 X = Input("x", np.dtype(np.float32), (None, 2))
 KIND = Input("kind", np.dtype(np.int64), (None,))
@@ -116,12 +125,22 @@ def test_what_a_graph_cannot_take_is_refused_by_the_input_s_name(
         (b"", "text/csv"),
         (b"\xff", "text/csv"),
         (b"nothing", "application/x-npy"),
+        (HUGE, "application/x-npy"),
         (b"x", "image/png"),
     ],
 )
 def test_what_cannot_be_read_is_refused(body: bytes, kind: str | None) -> None:
     with pytest.raises(UnsupportedMediaType):
         read(body, kind, X)
+
+
+def test_an_npz_is_not_unpacked_to_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, x=np.zeros((1000, 2), np.float32))
+    assert len(values(read(stream.getvalue(), "application/x-npz", X))["x"]) == 1000
+    monkeypatch.setattr(payloads, "LARGEST_UNPACKED_BYTES", 1000)
+    with pytest.raises(UnsupportedMediaType, match="unpacks to more than"):
+        read(stream.getvalue(), "application/x-npz", X)
 
 
 def test_a_row_by_itself_is_a_batch_of_one_and_null_is_no_number() -> None:
@@ -180,17 +199,18 @@ def test_an_output_that_is_not_there_cannot_be_asked_for() -> None:
 class Twice:
     """A graph that doubles, and counts its calls. `spoils` makes it look at more than the row."""
 
-    def __init__(self, spoils: bool = False) -> None:
+    def __init__(self, spoils: bool = False, scale: float = 1) -> None:
         self.inputs = (X,)
         self.calls: list[int] = []
         self._spoils = spoils
+        self._scale = scale
 
     def run(self, arrays: Arrays) -> list[Any]:
         x = arrays["x"]
         self.calls.append(len(x))
         if (x == 13).any():
             raise BadRequest("thirteen")
-        return [x * 2 + (len(x) if self._spoils else 0)]
+        return [(x * 2 + (len(x) if self._spoils else 0)) * self._scale]
 
     def example(self, rows: int, random: "np.random.Generator") -> Mapping[str, Any]:
         return {"x": random.random((rows, 2))}
@@ -219,6 +239,23 @@ def test_H07_a_graph_that_looks_at_other_rows_is_never_joined() -> None:
     graph.calls.clear()
     joiner.run(rows_of(1, 2))
     assert graph.calls == [1, 2]
+
+
+@pytest.mark.parametrize("scale", [1e-7, np.nan])
+def test_H07_a_trial_that_says_nothing_joins_nothing(scale: float) -> None:
+    """Small numbers are compared by their own size; and what is no number equals itself whatever the graph does."""
+    graph = Twice(spoils=not np.isnan(scale), scale=scale)
+    joiner = Joiner(graph)
+    graph.calls.clear()
+    joiner.run(rows_of(1, 2))
+    assert graph.calls == [1, 2]
+
+
+def test_H07_whole_numbers_of_csv_are_not_rounded() -> None:
+    wanted = Input("id", np.dtype(np.int64), (None, 2))
+    asked = read("9007199254740993,-9223372036854775807\n", "text/csv", wanted)
+    assert values(asked) == {"id": [[9007199254740993, -9223372036854775807]]}
+    assert values(read("1.0,2\n", "text/csv", wanted)) == {"id": [[1, 2]]}
 
 
 def test_a_request_that_fails_spoils_no_other() -> None:

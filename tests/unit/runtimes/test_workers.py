@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from clary.runtimes import workers
 from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, Limits, LoadError
 from clary.runtimes.workers import ScriptedModel, settings_of
 
@@ -26,6 +28,11 @@ class Obedient:
                 signal.pause()
             case ["fork"]:
                 os.fork()
+            case ["leave", code]:
+                if os.fork() == 0:
+                    signal.alarm(30)
+                    signal.pause()
+                os._exit(int(code))
             case ["loop"]:
                 return InvocationResponse(200, "text/plain", str(asyncio.run(_of_its_own())).encode())
             case _:
@@ -93,6 +100,13 @@ def test_H06_a_worker_that_ends_costs_what_it_answered_together() -> None:
     assert [answer.status for answer in answers] == [500, 500, 500, 200]
 
 
+def test_H06_a_worker_that_ends_is_missed_although_what_it_forked_goes_on() -> None:
+    """The child has the channel open, which does not close then."""
+    answers = ask([b"leave 3", b"r1"], timeout_s=10 * PATIENCE_S)
+    assert [answer.status for answer in answers] == [500, 200]
+    assert b"exited with code 3" in answers[0].body
+
+
 def test_H06_a_large_body_goes_there_and_back() -> None:
     body = b"x" * (8 << 20)
     assert ask([body])[0].body.startswith(body)
@@ -146,9 +160,24 @@ def test_a_script_that_exits_at_import_does_not_load() -> None:
         ask([], load=load)
 
 
+def test_M02_among_many_models_a_script_that_hangs_while_it_loads_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load() -> Obedient:
+        signal.pause()
+        return Obedient()
+
+    monkeypatch.setattr(workers, "LONGEST_LOAD_S", 0.1)
+    with ThreadPoolExecutor(1) as pool:  # where a server of many loads
+        loading = pool.submit(ScriptedModel, load, 1, 60.0, Limits(100))
+        with pytest.raises(LoadError, match=r"did not load its model within 0\.1 s"):
+            loading.result(60)
+
+
 def test_workers_and_time_are_settings() -> None:
     set_so = {"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "7"}
     assert settings_of(set_so, 1) == (3, 7.0)
+    assert settings_of({**set_so, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "8"}, 1) == (3, 8.0)
     assert settings_of({}, 1) == (1, 60.0)
     assert settings_of({}, 10_000)[0] == len(os.sched_getaffinity(0))
     for name in set_so:

@@ -81,7 +81,7 @@ class EngineClient:
         try:
             for line in response:
                 _heed(line, progress)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise EngineAway(f"the container engine at {self.path} went away: {error}") from error
         finally:
             response.close()

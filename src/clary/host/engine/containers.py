@@ -7,6 +7,7 @@ leaves is found by them and removed.
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ RUNNER = Manifest(
 
 PYTHON = Environment(RUNNER.name, "host", Path(sys.executable))
 SUMMARY_KEEPS_S = 3.0
+_IDENTIFIER = re.compile(r"\b[0-9a-f]{64}\b")
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Containers:
         self._role_environment = role_environment
         self._left: set[str] = set()
         self._lock = threading.Lock()
+        self._tidying: threading.Thread | None = None
         self._summary, self._summarised_at = "", float("-inf")
 
     @property
@@ -158,6 +161,8 @@ class Containers:
             return _not_started(spec, note.refused)
         if note.out_of_memory:
             return _out_of_memory(spec)
+        if note.removed and note.exit_code is None:
+            return _taken_away(spec)
         return None
 
     def has_left(self, directory: Path) -> bool:
@@ -173,8 +178,10 @@ class Containers:
 
     def tidy_later(self) -> None:
         """Removes, beside everything else, what could not be removed before. Every few seconds."""
-        if self._left:
-            threading.Thread(target=self.tidy, name="tidy-containers", daemon=True).start()
+        # One at a time: an engine that hangs is waited for longer than it takes until the next call.
+        if self._left and not (self._tidying is not None and self._tidying.is_alive()):
+            self._tidying = threading.Thread(target=self.tidy, name="tidy-containers", daemon=True)
+            self._tidying.start()
 
     def tidy(self) -> None:
         """Removes what is still to be removed."""
@@ -262,12 +269,20 @@ def _out_of_memory(spec: InstanceSpec) -> Failure:
     )
 
 
+def _taken_away(spec: InstanceSpec) -> Failure:
+    """The engine knew nothing of it any more when it was asked how it ended."""
+    reason = f"the {spec.container} container was ended and removed from outside (docker rm, podman rm)"
+    return failures.refused(spec, Refused("Killed", reason))
+
+
 def _not_started(spec: InstanceSpec, said: str) -> Failure:
+    """What to do comes first: reasons are cut at their end, and an engine has many words."""
     hint = ""
     if "executable file not found" in said or "no such file or directory" in said:
-        hint = "; the image needs a program `serve` on its PATH, or an ENTRYPOINT that takes the argument `serve`"
+        hint = "the image needs a program `serve` on its PATH, or an ENTRYPOINT that takes the argument `serve`: "
     refused = failures.refused(spec, Refused("StartFailed", ""))
+    said = _IDENTIFIER.sub(lambda found: found[0][:12], said)
     return replace(
         refused,
-        reason=f"the {spec.container} container could not be started by the container engine: {said}{hint}",
+        reason=f"the {spec.container} container could not be started by the container engine: {hint}{said}",
     )

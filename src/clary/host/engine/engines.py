@@ -142,6 +142,7 @@ def _start_podman(socket: Path, environ: Mapping[str, str]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=socket.parent,  # what looks after a container (conmon) writes a file here when memory runs out
             env=dict(environ),
             start_new_session=True,
         )

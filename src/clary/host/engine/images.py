@@ -54,8 +54,8 @@ class Images:
         except EngineRefused as error:
             raise Refused(
                 "ImageNotSupported",
-                f"the image {name!r} could not be pulled: {error}; give its whole name with the registry, log in "
-                "there (docker login, podman login), or bring it to the engine yourself (docker build, docker load)",
+                f"the image {name!r} could not be pulled. Give its whole name with the registry, log in there "
+                f"(docker login), or bring it to the engine yourself (docker build, docker load). {error}",
             ) from error
         except EngineError as error:
             raise Refused("StartFailed", str(error)) from error
@@ -97,10 +97,14 @@ def _is_of_aws(name: str) -> bool:
 
 
 def _resolved(name: str, found: Mapping[str, Any]) -> str:
-    digests = found.get("RepoDigests") or []
-    if digests:
-        return str(digests[0])
-    id = str(found["Id"])
     image = parse_image(name)
     repository = name if image is None else image.repository
+    digests = [str(digest) for digest in found.get("RepoDigests") or []]
+    # One image may have several names: the one that was asked for.
+    for digest in digests:
+        if f"/{digest.partition('@')[0]}".endswith(f"/{repository}"):
+            return digest
+    if digests:
+        return digests[0]
+    id = str(found["Id"])
     return f"{repository}@{id if id.startswith('sha256:') else f'sha256:{id}'}"

@@ -16,6 +16,7 @@ class Incoming(asyncio.Protocol):
         self._dial = dial
         self._refusal = refusal
         self._waiting: list[bytes] = []
+        self._asked = asyncio.Event()
         self._ended = False
         self._other: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -29,10 +30,12 @@ class Incoming(asyncio.Protocol):
             self._other.write(data)
         else:
             self._waiting.append(data)
+            self._asked.set()
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
+        self._asked.set()
         if self._other is not None:
             self._other.write_eof()
         return True
@@ -54,6 +57,8 @@ class Incoming(asyncio.Protocol):
     async def _open(self) -> None:
         other = await self._dial(lambda: _Outgoing(self.transport))
         if other is None:
+            # Not before it has asked: a caller whose writing fails does not look for an answer.
+            await self._asked.wait()
             self.transport.write(self._refusal())
             self.transport.close()
             return

@@ -39,6 +39,7 @@ from clary.host.engine.relay import Dial, Incoming
 DEFAULT_GRACE_S = 30.0
 LONGEST_HEAD_START_S = 1.0
 END_TIMEOUT_S = 20.0
+LONGEST_AWAY_S = 5.0
 REATTACH_EVERY_S = 1.0
 BACKLOG = 1024
 KILLED = 128 + signal.SIGKILL
@@ -254,9 +255,11 @@ class _Running:
         return 1 if note.exit_code is None else note.exit_code
 
     def _how_it_ended(self) -> Note:
-        """As the engine says. One that is away is given some time."""
+        """As the engine says. One that is away is given some time, but not much: the end is what a replacement
+        waits for.
+        """
         known = self._note
-        deadline = time.monotonic() + END_TIMEOUT_S
+        deadline = time.monotonic() + LONGEST_AWAY_S
         while time.monotonic() < deadline:
             try:
                 code = self._engine.wait(known.container, END_TIMEOUT_S)

@@ -81,6 +81,8 @@ class Explain:
         commands = _next_commands(endpoint, state.problem, has_log=bool(answer.get("LogTail")))
         if state.deployment is not None or (state.problem is not None and state.fleet is not None):
             commands.append(f"clary deployments {endpoint.name}")
+        if any(variant.models is not None for variant in (state.fleet or spec.fleet).variants):
+            commands.append(f"clary models {endpoint.name}")
         answer["Next"] = [
             f"{command}{self._command_options}" if command.startswith("clary ") else command
             for command in commands

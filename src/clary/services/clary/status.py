@@ -111,6 +111,8 @@ def _variant(variant: Variant, ready: int) -> dict[str, Any]:
         "InstanceCount": variant.count,
         "Ready": ready,
     }
+    if variant.models is not None:
+        return {**shown, "Mode": "MultiModel"}
     if not variant.containers:
         return shown
     mode = "Direct" if variant.is_direct else "Serial"

@@ -45,10 +45,20 @@ def test_an_image_at_hand_is_not_pulled() -> None:
     assert obtain(FakeClient("mine:1"), "mine:1") == "mine@sha256:1"
 
 
+def test_of_several_names_the_one_that_was_asked_for_is_shown() -> None:
+    class Twice(FakeClient):
+        def image(self, name: str) -> dict[str, Any]:
+            digests = ["localhost/not-mine@sha256:1", "localhost/other@sha256:1", "localhost/mine@sha256:1"]
+            return {**super().image(name), "RepoDigests": digests}
+
+    assert obtain(Twice("mine:1"), "mine:1") == "localhost/mine@sha256:1"
+    assert obtain(Twice("third:1"), "third:1") == "localhost/not-mine@sha256:1"
+
+
 def test_a_missing_one_is_pulled_and_what_the_registry_says_is_told() -> None:
     assert obtain(FakeClient(registry=("r.io/mine:1",)), "r.io/mine:1") == "mine@sha256:1"
     with pytest.raises(
-        Refused, match=r"'r\.io/mine:2' could not be pulled: manifest unknown; .*docker login"
+        Refused, match=r"'r\.io/mine:2' could not be pulled\. .*docker login.* manifest unknown"
     ):
         obtain(FakeClient(), "r.io/mine:2")
 

@@ -174,6 +174,13 @@ def multi_model(control: Admin) -> None:
     control.settle(5)
 
 
+def test_M04_status_and_why_say_that_an_endpoint_has_many_models(control: Admin) -> None:
+    multi_model(control)
+    (endpoint,) = control.ask("GetStatus")["Endpoints"]
+    assert [variant["Mode"] for variant in endpoint["Variants"]] == ["MultiModel"]
+    assert any(line.startswith("clary models many") for line in control.ask("Explain", Name="many")["Next"])
+
+
 def test_M04_the_models_of_an_endpoint_are_told_as_the_host_knows_them(control: Admin) -> None:
     multi_model(control)
     asked: list[tuple[str, Any]] = []

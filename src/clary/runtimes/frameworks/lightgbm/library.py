@@ -40,7 +40,8 @@ class Booster:
     """A trained model. `predict` may be called from several threads at once."""
 
     def __init__(self, model: str, best_iteration: int = 0) -> None:
-        self._handle = ctypes.c_void_p()
+        self._owner = _Owner()
+        self._handle = self._owner.handle
         self._local = threading.local()
         self._rounds = best_iteration if best_iteration > 0 else -1
         loaded = ctypes.c_int()
@@ -78,7 +79,7 @@ class Booster:
             workspace: _FastRow = self._local.workspace
         except AttributeError:
             workspace = self._local.workspace = _FastRow(
-                self._handle, self._rounds, self.features, self.outputs
+                self._owner, self._rounds, self.features, self.outputs
             )
         return workspace
 
@@ -103,20 +104,35 @@ class Booster:
         return length.value
 
 
+class _Owner:
+    """The library's booster, which goes when nothing uses it any more: a server of many models unloads them."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.c_void_p()
+
+    def __del__(self) -> None:
+        if self.handle:
+            _library.LGBM_BoosterFree(self.handle)
+
+
 class _FastRow:
     """One thread's way for single rows."""
 
-    def __init__(self, handle: ctypes.c_void_p, rounds: int, features: int, outputs: int) -> None:
-        self._booster = handle  # it must not go before this does
+    def __init__(self, owner: _Owner, rounds: int, features: int, outputs: int) -> None:
+        self._owner = owner  # it must not go before this does
         self._config = ctypes.c_void_p()
         _check(
             _library.LGBM_BoosterPredictForMatSingleRowFastInit(
-                handle, _NORMAL, 0, rounds, _FLOAT64, ctypes.c_int32(features), _PARAMETERS, _ref(self._config)
+                owner.handle, _NORMAL, 0, rounds, _FLOAT64, ctypes.c_int32(features), _PARAMETERS, _ref(self._config)
             )
         )  # fmt: skip
         self._scores = (ctypes.c_double * outputs)()
         self._length = ctypes.c_int64()
         self._reference = _ref(self._length)
+
+    def __del__(self) -> None:
+        if self._config:
+            _library.LGBM_FastConfigFree(self._config)
 
     def predict(self, values: "array[float]") -> list[float]:
         if _predict_row(self._config, values.buffer_info()[0], self._reference, self._scores):

@@ -41,14 +41,14 @@ def read_json(body: bytes, features: int, values: "array[float]") -> None:
     """A row, a list of rows, or an object with them as `instances`, `inputs`, `data` or `features`; null is missing."""
     try:
         _append(_listed(json.loads(body)), features, values)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _unreadable("json", error) from error
 
 
 def read_npy(body: bytes, features: int, values: "array[float]") -> None:
     try:
         _append(np.load(io.BytesIO(body), allow_pickle=False), features, values)
-    except (ValueError, TypeError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError, MemoryError) as error:  # it says itself how large it is
         raise _unreadable("npy", error) from error
 
 

@@ -2,8 +2,9 @@
 
 That is right for a graph that looks at each row by itself. Most do, and some do not (a softmax over the wrong axis, a
 mean over the batch), which no declaration tells. So it is tried out once, with made-up rows: what they give together
-must be what each gives alone, numbers to `CLOSE` of their size, since the library adds up in another order for another
-number of rows. Where it is not, or where a dimension is fixed, every request is a call of its own.
+must be what each gives alone, numbers to `CLOSE` of the largest, since the library adds up in another order for another
+number of rows. Where it is not, where there is no number to compare, or where a dimension is fixed, every request is a
+call of its own.
 """
 
 import logging
@@ -50,7 +51,8 @@ class Joiner:
             log.info("every request is a call of the graph: %s", against)
         else:
             log.info(
-                "requests that wait are predicted together: %d rows gave together what they give alone, to %g of it",
+                "requests that wait are predicted together: %d rows gave together what they give alone, to %g of the "
+                "largest",
                 TRIED_ROWS,
                 CLOSE,
             )
@@ -129,9 +131,16 @@ def _against(graph: Graph) -> str:
         return f"it could not be tried out: {error}"
     except Unsplittable:
         return "an output does not have a row for each row that goes in"
-    if all(map(_equal, (v for each in joined for v in each), (v for each in alone for v in each))):
-        return ""
-    return "rows give something else together than alone"
+    if not all(map(_equal, (v for each in joined for v in each), (v for each in alone for v in each))):
+        return "rows give something else together than alone"
+    if not all(any(map(_says_something, outputs)) for outputs in zip(*alone, strict=True)):
+        return "what it gives for made-up rows is no number, which tells nothing of others"
+    return ""
+
+
+def _says_something(output: Any) -> bool:
+    array = np.asarray(output)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).any())
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -144,7 +153,7 @@ def _equal(one: Any, other: Any) -> bool:
         return False
     if left.dtype.kind != "f":
         return bool((left == right).all())
-    size = np.maximum(1, np.abs(right))
+    size = np.max(np.abs(right), initial=0, where=np.isfinite(right))
     with np.errstate(invalid="ignore"):  # of two infinities
         return bool(
             np.all(

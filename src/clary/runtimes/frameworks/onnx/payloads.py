@@ -13,6 +13,8 @@ without the brackets around it.
 import csv
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +26,8 @@ from clary.runtimes.frameworks.onnx.inputs import Input
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 NPY, NPZ = "application/x-npy", "application/x-npz"
+
+LARGEST_UNPACKED_BYTES = 512 << 20
 
 Array = np.ndarray[Any, Any]
 Form = Literal["plain", "rows", "kserve"]
@@ -96,9 +100,14 @@ def read_npz(body: bytes, inputs: Sequence[Input]) -> Asked:
         raise UnsupportedMediaType(
             "the body cannot be read as npz: it is one array, which is application/x-npy"
         )
+    assert found.zip is not None, "it is open"
+    if sum([each.file_size for each in found.zip.infolist()]) > LARGEST_UNPACKED_BYTES:
+        raise UnsupportedMediaType(
+            f"the body cannot be read as npz: it unpacks to more than {LARGEST_UNPACKED_BYTES:,} bytes"
+        )
     try:
         return Asked(_by_name(dict(found), inputs))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise UnsupportedMediaType(f"the body cannot be read as npz: {error}") from error
 
 
@@ -144,7 +153,7 @@ def _typed(value: Any, dtype: "np.dtype[Any]") -> Array:
         return np.vectorize(str, otypes=[object])(array) if array.size else array.astype(object)
     array = np.asarray(value)
     if array.dtype.kind in "US":  # of CSV
-        array = array.astype(np.float64)
+        array = _numbers(array)
     if array.dtype.kind not in "biuf":
         raise ValueError("there is something in it that is no number, or its rows differ in length")
     if array.dtype.kind == "f" and not np.all(array == np.floor(array)):
@@ -154,6 +163,14 @@ def _typed(value: Any, dtype: "np.dtype[Any]") -> Array:
         if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
             raise ValueError(f"there is a number in it beyond {limits.min} to {limits.max}")
     return array.astype(dtype)
+
+
+def _numbers(texts: Array) -> Array:
+    """Whole numbers stay what they are: beyond 2**53 a decimal is another one."""
+    try:
+        return texts.astype(np.int64)
+    except (ValueError, OverflowError):
+        return texts.astype(np.float64)
 
 
 def _parsed(body: bytes) -> Any:
@@ -166,7 +183,7 @@ def _parsed(body: bytes) -> Any:
 def _loaded(body: bytes) -> Any:
     try:
         return np.load(io.BytesIO(body), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:  # it says itself how large it is
         raise UnsupportedMediaType(f"the body cannot be read as numpy's: {error}") from error
 
 

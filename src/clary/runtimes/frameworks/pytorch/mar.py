@@ -8,6 +8,7 @@ import json
 import shutil
 import stat
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ RATIO_FREE_BYTES = 64 << 20
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Archive:
     """An archive, unpacked. `model`: the manifest's part of that name."""
 
@@ -53,7 +54,14 @@ def find_archive(model_dir: Path) -> Archive | None:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise LoadError(f"{files[0].name} could not be unpacked: {error or type(error).__name__}") from error
-    return _read(target, files[0].name)
+    try:
+        archive = _read(target, files[0].name)
+    except LoadError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    # Workers are made of it as long as the model is there; a server of many models unloads it.
+    weakref.finalize(archive, shutil.rmtree, target, ignore_errors=True)
+    return archive
 
 
 def unpack(path: Path, target: Path) -> None:

@@ -41,6 +41,8 @@ OWN_HANDLERS = {
     "text_handler": "torchtext",
 }
 
+_WITHOUT_BODY = (204, 205, 304)
+
 log = logging.getLogger(__name__)
 
 Entry = Callable[[Any, Any], Any]
@@ -138,7 +140,7 @@ class Service:
         except Exception as error:
             log.error("invocation failed: %s: %s", type(error).__name__, error, exc_info=error)
             if isinstance(error, self._known_error):
-                return [_refusal(int(error.error_code), str(error.message))] * len(requests)
+                return [_refusal(_status(error.error_code), str(error.message))] * len(requests)
             return [_refusal(503, f"Prediction failed: {type(error).__name__}: {error}")] * len(requests)
         if not isinstance(result, list):
             return [_refusal(503, f"Invalid model predict output: {type(result).__name__}")] * len(requests)
@@ -156,7 +158,10 @@ class Service:
         kind = self._context.get_response_content_type(place) or usual
         fields = {name.lower(): str(text) for name, text in self._context.get_response_headers(place).items()}
         custom = fields.get("x-amzn-sagemaker-custom-attributes", "")
-        return InvocationResponse(status or 200, kind, body, custom)
+        status = _status(status or 200)
+        if status in _WITHOUT_BODY:
+            return InvocationResponse(status, "", b"", str(custom))
+        return InvocationResponse(status, str(kind), body, custom)
 
 
 def _entry_of(handler: str) -> tuple[Entry, Callable[[Any], Any]]:
@@ -232,6 +237,15 @@ def _body(value: Any) -> tuple[bytes, str]:
         importlib.import_module("torch").save(value, stream)
         return stream.getvalue(), "application/octet-stream"
     return json.dumps(value, indent=2).encode(), encoding.JSON
+
+
+def _status(told: Any) -> int:
+    """What a handler may say of an answer; anything else would leave who asked without one."""
+    try:
+        status = int(told)
+    except (TypeError, ValueError):
+        return 500
+    return status if 200 <= status <= 599 else 500
 
 
 def _refusal(status: int, words: str) -> InvocationResponse:

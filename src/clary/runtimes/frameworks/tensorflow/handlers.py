@@ -15,6 +15,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -30,15 +31,15 @@ from clary.runtimes.contract import (
 from clary.runtimes.frameworks.tensorflow.bundles import Bundle
 from clary.runtimes.frameworks.tensorflow.payloads import JSON
 from clary.runtimes.frameworks.tensorflow.rest import ModelProcess
-from clary.runtimes.frameworks.tensorflow.servables import Servables
 from clary.runtimes.frameworks.tensorflow.settings import Settings, script_environment
 from clary.runtimes.frameworks.tensorflow.targets import attributes_of, path_of
 from clary.runtimes.frameworks.tensorflow.tensors import dump
 from clary.runtimes.handler import Script
 from clary.runtimes.scripts import LARGEST_PAYLOAD_BYTES
-from clary.runtimes.workers import ScriptedModel, settings_of
+from clary.runtimes.workers import LONGEST_PAUSE_S, ScriptedModel, Workers, settings_of
 
 Handle = Callable[[Any, "Context"], tuple[Any, Any]]
+FIRST_PAUSE_S = 0.1
 _PACKAGES = "lib"
 _OTHERS = ("model_fn", "predict_fn", "transform_fn", "input_fn", "output_fn")
 
@@ -55,10 +56,19 @@ def serve(
 ) -> "HandledModel":
     """Raises `LoadError`."""
     count, timeout_s = settings_of(script_environment(environment), vcpus)
-    process = ModelProcess(partial(Servables, bundles, settings), settings.intra_op_threads)
+    process = ModelProcess(bundles, settings)
     load = partial(load_handlers, script, process.port, process.root, default)
-    scripted = ScriptedModel(load, count, timeout_s, Limits(LARGEST_PAYLOAD_BYTES, "SINGLE_RECORD"))
-    process.await_loaded()
+    scripted: ScriptedModel | None = None
+    try:
+        scripted = ScriptedModel(load, count, timeout_s, Limits(LARGEST_PAYLOAD_BYTES, "SINGLE_RECORD"))
+        process.await_loaded()
+    except BaseException:
+        if scripted is not None:
+            scripted.end()
+        process.end()
+        with suppress(ChildProcessError):  # it is known already how it ended
+            process.await_end()
+        raise
     return HandledModel(scripted, process)
 
 
@@ -67,21 +77,71 @@ def error_response(status: int, words: str) -> InvocationResponse:
 
 
 class HandledModel:
-    """See `contract.Scripted`. Without its models the instance is of no use: it ends with their process."""
+    """See `contract.Scripted`."""
 
     def __init__(self, scripted: ScriptedModel, process: ModelProcess) -> None:
         self.limits = scripted.limits
         self._scripted = scripted
         self._process = process
 
-    async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> Dispatcher:
-        loop.add_reader(os.pidfd_open(self._process.pid), self._end)
-        return await self._scripted.dispatcher(loop)
+    @property
+    def pids(self) -> Sequence[int]:
+        return [*self._scripted.pids, self._process.pid]
 
-    def _end(self) -> None:
-        log.error("the process that holds the models has ended: %s", self._process.await_end())
-        sys.stdout.flush()
-        os._exit(1)
+    async def dispatcher(self, loop: asyncio.AbstractEventLoop) -> Dispatcher:
+        return _Handled(loop, await self._scripted.dispatcher(loop), self._process)
+
+
+class _Handled:
+    """The workers, and the process with the models that they ask. See `contract.Dispatcher`.
+
+    Without its models an instance with one model is of no use: it ends with their process. Among others the process is
+    started again, and until it is there who asks waits at its port.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, process: ModelProcess) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._process = process
+        self._is_running = False
+        self._closed = False
+        self._pause_s = FIRST_PAUSE_S
+        self.submit = workers.submit
+        self._watch()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return [*self._workers.pids, *([self._process.pid] if self._is_running else [])]
+
+    def close(self) -> None:
+        self._closed = True
+        self._workers.close()
+        if self._is_running:
+            self._process.end()
+
+    def _watch(self) -> None:
+        self._is_running = True
+        pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(pidfd, self._ended, pidfd)
+
+    def _ended(self, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        how = self._process.await_end()
+        self._is_running = False
+        if self._closed:
+            return
+        log.error("the process that holds the models has ended: %s", how)
+        if not self._process.can_start_again:
+            sys.stdout.flush()
+            os._exit(1)
+        self._loop.call_later(self._pause_s, self._start_again)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+    def _start_again(self) -> None:
+        if not self._closed:
+            self._process.start()
+            self._watch()
 
 
 def load_handlers(script: Script, port: int, root: str, default: str) -> "Handlers":
@@ -204,6 +264,9 @@ class _Models:
         return response
 
     def _exchange(self, path: str, body: bytes) -> tuple[int, bytes]:
+        if self._connection is not None and _is_gone(self._connection):
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             self._connection = socket.create_connection(("127.0.0.1", self._port))
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -215,6 +278,17 @@ class _Models:
             self._connection.close()  # whatever is on its way would be taken for the next answer
             self._connection = None
             raise
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the other end of an idle connection is not there any more: the process was started again."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _read_answer(connection: socket.socket) -> tuple[int, bytes]:

@@ -39,6 +39,7 @@ class Session:
 
     def __init__(self, directory: Path, intra_op_threads: int, inter_op_threads: int) -> None:
         """Loads what is tagged `serve` and runs its start-up operations. Raises `TensorFlowError`."""
+        self._handle: int | None = None
         self._graph = _quick.TF_NewGraph()
         config = protobufs.session_config(intra_op_threads, inter_op_threads)
         status, meta_graph, options = _Status(), _quick.TF_NewBuffer(), _quick.TF_NewSessionOptions()
@@ -54,10 +55,19 @@ class Session:
             status.handle,
         )
         _quick.TF_DeleteSessionOptions(options)
-        status.check()
-        self.signatures: dict[str, SignatureDef] = protobufs.read_signatures(_content(meta_graph))
+        described = _content(meta_graph)
         _quick.TF_DeleteBuffer(meta_graph)
+        status.check()
+        self.signatures: dict[str, SignatureDef] = protobufs.read_signatures(described)
         self._places: dict[str, _Place] = {}
+
+    def __del__(self) -> None:
+        """A server of many models unloads them."""
+        status = _Status()
+        if self._handle:
+            _quick.TF_CloseSession(self._handle, status.handle)
+            _quick.TF_DeleteSession(self._handle, status.handle)
+        _quick.TF_DeleteGraph(self._graph)
 
     def run(
         self, feeds: Sequence[tuple[str, int, Array]], fetches: Sequence[str], *, is_short: bool
@@ -235,6 +245,9 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "TF_SetConfig": (None, _P, ctypes.c_char_p, _S, _P),
     "TF_DeleteSessionOptions": (None, _P),
     "TF_LoadSessionFromSavedModel": (_P, _P, _P, ctypes.c_char_p, _P, _I, _P, _P, _P),
+    "TF_CloseSession": (None, _P, _P),
+    "TF_DeleteSession": (None, _P, _P),
+    "TF_DeleteGraph": (None, _P),
     "TF_GraphOperationByName": (_P, _P, ctypes.c_char_p),
     "TF_SessionRun": (None, _P, _P, _P, _P, _I, _P, _P, _I, _P, _I, _P, _P),
     "TF_AllocateTensor": (_P, _I, _P, _I, _S),
