@@ -1,9 +1,9 @@
-"""`make bench`: runs the measurements and writes the page. `PARTS="rungs sdk"` prints those parts only."""
+"""`make bench`: measures and writes the page. `PARTS="rungs sdk"` takes those parts anew and leaves the others."""
 
 import sys
 
 from benchmarks import chains, control, handlers, lifecycle, models, objects, rungs, runtimes, sdk, serving
-from benchmarks.report import ROOT, write
+from benchmarks.report import ROOT, enter
 
 PARTS = {
     "serving": serving.run,
@@ -26,14 +26,13 @@ INTRODUCTION = (
 
 def main() -> None:
     chosen = sys.argv[1:] or list(PARTS)
-    tables = []
+    if unknown := set(chosen) - PARTS.keys():
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
     for name in chosen:
         print(f"measuring: {name} …", flush=True)
-        found = PARTS[name]()
-        print("\n".join(table.markdown() for table in found), flush=True)
-        tables += found
-    if set(chosen) == set(PARTS):
-        write(PAGE, "Performance", "make bench", tables, INTRODUCTION)
+        tables = PARTS[name]()
+        print("\n".join(table.markdown() for table in tables), flush=True)
+        enter(PAGE, "Performance", INTRODUCTION, {part: tables if part == name else None for part in PARTS})
         print(f"written: {PAGE.relative_to(ROOT)}")
 
 

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +54,32 @@ def write(path: Path, title: str, command: str, tables: list[Table], introductio
     if introduction:
         head += [introduction, ""]
     path.write_text("\n".join(head + [table.markdown() for table in tables]))
+
+
+def enter(path: Path, title: str, introduction: str, parts: Mapping[str, list[Table] | None]) -> None:
+    """Writes the page anew: the parts with tables as they were just measured, the others as they stand there."""
+    standing = _standing(path)
+    lines = [f"# {title}", "", f"Taken on: {machine()}.", "", introduction, ""]
+    for name, tables in parts.items():
+        if tables is not None:
+            measured = f"*{datetime.now(UTC):%Y-%m-%d}, `make bench PARTS={name}`*"
+            text = "\n".join([measured, "", *(table.markdown() for table in tables)])
+        else:
+            text = standing.get(name, "")
+        if text:
+            lines += [_MARK.format(name), f"{text.rstrip()}\n"]
+    path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+_MARK = "<!-- part: {} -->"
+
+
+def _standing(path: Path) -> dict[str, str]:
+    """The page's parts by name, as they are."""
+    if not path.exists():
+        return {}
+    found = re.split(r"^<!-- part: (\w+) -->\n", path.read_text(), flags=re.MULTILINE)
+    return dict(zip(found[1::2], found[2::2], strict=True))
 
 
 def _row(cells: tuple[str, ...]) -> str:
