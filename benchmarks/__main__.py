@@ -2,7 +2,19 @@
 
 import sys
 
-from benchmarks import chains, control, handlers, lifecycle, models, objects, rungs, runtimes, sdk, serving
+from benchmarks import (
+    chains,
+    control,
+    handlers,
+    lifecycle,
+    models,
+    neighbours,
+    objects,
+    rungs,
+    runtimes,
+    sdk,
+    serving,
+)
 from benchmarks.report import ROOT, enter
 
 PARTS = {
@@ -13,6 +25,7 @@ PARTS = {
     "sdk": sdk.run,
     "lifecycle": lifecycle.run,
     "rungs": rungs.run,
+    "neighbours": neighbours.run,
     "control": control.run,
     "objects": objects.run,
     "models": models.run,

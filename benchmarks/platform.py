@@ -49,6 +49,7 @@ class Platform(RunningServer):
         wait: bool = True,
         image: str = IMAGE,
         variables: Mapping[str, str] | None = None,
+        instance_type: str = "ml.m5.large",
         **config: Any,
     ) -> None:
         """`config` are further members of its endpoint configuration."""
@@ -58,7 +59,7 @@ class Platform(RunningServer):
         variant = {
             "VariantName": "AllTraffic",
             "ModelName": name,
-            "InstanceType": "ml.m5.large",
+            "InstanceType": instance_type,
             "InitialInstanceCount": instances,
         }
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **config)
