@@ -14,6 +14,7 @@ import xgboost
 from clary.testing.server import RunningServer
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
+SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 ROLE = "arn:aws:iam::123456789012:role/SageMakerExecutionRole"
 BUCKET = "models"
 PATIENCE_S = 120.0

@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 
 from clary.testing.server import RunningServer
 from platform_models import (
+    SKLEARN,
     archive,
     create,
     csv,
@@ -25,7 +26,6 @@ from platform_models import (
     wait_for_status,
 )
 
-SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 MODEL_FN = """
 import os, joblib
 def model_fn(model_dir):

@@ -14,6 +14,7 @@ from platform_load import Load
 from platform_models import (
     IMAGE,
     ROLE,
+    SKLEARN,
     archive,
     booster_archive,
     csv,
@@ -27,7 +28,6 @@ from platform_models import (
     wait_for_status,
 )
 
-SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 SCRIPT = b"""
 import os, joblib
 def model_fn(model_dir):
