@@ -5,7 +5,7 @@ The one used least recently goes first. Pinned ones never go, nor those that som
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -130,6 +130,12 @@ class Book:
     def may_lose_one(self) -> bool:
         """Whether one of the loaded may go, be it that something is being done with it just now."""
         return any(not each.is_pinned for each in self._by_state["loaded"].values())
+
+    def will_lose_bytes(self, but: Collection[str]) -> bool:
+        """Whether bytes on the disk may come free, of others than those."""
+        return any(
+            each.size_bytes and not each.is_pinned and each.name not in but for each in self._entries.values()
+        )
 
     def _forget_some(self) -> None:
         if self.count("failed", "evicted") < MOST_REMEMBERED:

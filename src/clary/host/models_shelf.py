@@ -26,15 +26,12 @@ from clary.host.archives import OUT_OF_SPACE
 from clary.host.models_book import Book, Entry, State
 from clary.host.models_client import Answer, ModelsClient, Said, TooSlow, Unreachable, shown
 from clary.host.models_files import ModelFiles, Note
+from clary.host.models_room import Room
 from clary.host.unpacking import Unpackable
 from clary.links.hosts import HostError, LoadedModel, ModelStatus, ModelUse
 
 LOAD_TIMEOUT_S = 360.0
 """SageMaker's: so long a load goes on, whoever still waits for it."""
-
-POLL_S = 1.0
-BUSY_S = 0.05
-"""A model that may go is held by somebody for a moment, who tells nobody when it is free."""
 
 IN_BACKGROUND = 4
 """Loads at once for which nobody waits: of pinned models, and of those whose object may be another."""
@@ -97,9 +94,15 @@ class Shelf:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._book = Book(source.prefix)
+        self._room = Room(
+            self._book,
+            self._changed,
+            self,
+            clock,
+            places=bounds.loaded,
+            disk_bytes=bounds.disk_bytes,
+        )
         self._broken_off: set[str] = set()
-        self._squeeze = threading.Lock()
-        self._squeezed = 0
         self._later: deque[tuple[Entry, State | None]] = deque()
         self._helpers = 0
 
@@ -167,13 +170,12 @@ class Shelf:
             with self._lock:
                 if entry.state != "loaded" or entry.task is not None:
                     return
-                self._move(entry, "on disk")
             reason = (
                 "unloaded: a gateway asked" if self._source.is_cached else "not cached (ModelCacheSetting)"
             )
-            self._tell_unload(entry, reason)
+            self._room.unload(entry, "on disk", reason)
             if not self._source.is_cached:
-                self._drop(entry, reason)
+                self.drop(entry, reason)
 
     def pin(self, target_model: str, is_pinned: bool) -> None:
         """Raises `HostError` for a target that is not there. A pinned model is loaded in the background."""
@@ -205,6 +207,51 @@ class Shelf:
             names = self._broken_off | {each.name for each in self._book.in_state("loading")}
             found = [entry for name in names if (entry := self._book.named(name)) is not None]
             return sorted((self._uri(entry), entry.etag) for entry in found)
+
+    # What its room decides
+
+    def tell_unload(self, entry: Entry, reason: str) -> None:
+        """Under its lock, and it counts as unloaded already."""
+        with self._lock:
+            entry.reason, entry.loaded_at, entry.memory_bytes = reason, None, 0
+        began = self._clock.monotonic()
+        try:
+            answer = self._client.unload(entry.name)
+        except (Unreachable, TooSlow) as error:
+            log.warning(
+                "a model could not be unloaded", extra={"model": entry.target_model, "error": str(error)}
+            )
+            return
+        if answer.status not in (200, 404):
+            log.warning("a container did not unload a model", extra={"answer": shown(answer)})
+        self._meter("ModelUnloadingTime", self._clock.monotonic() - began)
+
+    def drop(self, entry: Entry, reason: str) -> None:
+        """From the disk; under its lock."""
+        with self._lock:
+            entry.etag, entry.reason = "", reason or entry.reason
+            self._book.resize(entry, 0)
+            self._room.move(entry, "evicted")
+        self._files.remove(entry.name)
+
+    def take_stock(self) -> None:
+        """Of what the container holds although it did not say so in time, or to a host before this one."""
+        try:
+            loaded = dict(self._client.loaded())
+        except (Unreachable, TooSlow):
+            return
+        with self._lock:
+            for name, said in loaded.items():
+                entry = self._book.named(name)
+                if (
+                    entry is not None
+                    and entry.state == "on disk"
+                    and entry.task is None
+                    and not entry.lock.locked()
+                ):
+                    entry.memory_bytes, entry.runs_script = said.memory_bytes, said.runs_script
+                    entry.loaded_at = self._now()
+                    self._room.move(entry, "loaded")
 
     # One load
 
@@ -258,17 +305,19 @@ class Shelf:
             log.exception("a model could not be loaded", extra={"model": entry.target_model})
             self._fail(entry, task, HostError("Internal", f"{type(error).__name__}: {error}"))
         else:
-            with self._lock:
+            with self._changed:  # it may go from now on
                 entry.task = None
+                self._changed.notify_all()
             task.set_result(LoadedModel(entry.name, was_loaded=False, runs_script=entry.runs_script))
 
     def _fail(self, entry: Entry, task: "Future[LoadedModel]", error: HostError) -> None:
-        with self._lock:
+        with self._changed:
             entry.task = None
+            self._changed.notify_all()
             serves = entry.state == "loaded"
             if not serves:
                 entry.reason = str(error)
-                self._move(entry, "on disk" if entry.size_bytes else "failed")
+                self._room.move(entry, "on disk" if entry.size_bytes else "failed")
                 if error.code == "ModelMissing" and not entry.loads:
                     self._book.forget(entry)
         if serves:  # its successor cannot be had: it goes on
@@ -285,7 +334,7 @@ class Shelf:
             opened = self._opened(entry.target_model)
         except HostError as error:
             if error.code == "ModelMissing" and entry.state != "loaded" and entry.size_bytes:
-                self._drop(entry, "its object is gone")
+                self.drop(entry, "its object is gone")
             if error.code == "ModelMissing" or not entry.size_bytes:
                 raise
             opened = None  # the bucket cannot be read now: what lies here does
@@ -304,24 +353,23 @@ class Shelf:
         was = entry.state
         began = self._clock.monotonic()
         if was != "loaded":
-            self._move(entry, "downloading")
+            self._room.move(entry, "downloading")
         try:
             part, size_bytes = self._files.fetch(opened.path, self._bounds.fetch_timeout_s)
         except Unpackable as error:
             if was != "loaded":
-                self._drop(entry, "")
+                self.drop(entry, "")
             code = "NoRoom" if error.code == "DiskFull" else "ModelInvalid"
             raise HostError(code, f"{self._uri(entry)} could not be unpacked: {error}") from error
         try:
-            self._make_disk_room(entry, max(1, size_bytes))
+            self._room.take_disk(entry, max(1, size_bytes))
             if was == "loaded":
-                self._move(entry, "downloading")
-                self._tell_unload(entry, "its object was replaced")
+                self._room.unload(entry, "downloading", "its object was replaced")
             self._place(entry, part, opened.info.etag)
         except BaseException:
             self._files.drop(part)
             raise
-        self._move(entry, "on disk")
+        self._room.move(entry, "on disk")
         self._meter("ModelDownloadingTime", self._clock.monotonic() - began)
 
     def _place(self, entry: Entry, part: Path, etag: str) -> None:
@@ -332,12 +380,12 @@ class Shelf:
                 self._files.note(_note(entry))
             self._files.place(part, entry.name)
         except BaseException:
-            self._drop(entry, "")
+            self.drop(entry, "")
             raise
 
     def _load(self, entry: Entry, *, is_fresh: bool) -> None:
         self._refuse_unusable(entry)
-        self._take_place(entry)
+        self._room.take_place(entry)
         began = self._clock.monotonic()
         said = self._tell_load(entry, is_fresh=is_fresh)
         with self._lock:
@@ -345,57 +393,25 @@ class Shelf:
             entry.memory_bytes, entry.runs_script = said.memory_bytes, said.runs_script
             entry.reason, entry.loaded_at = "", self._now()
             entry.loads += 1
-            self._move(entry, "loaded")
+            self._room.move(entry, "loaded")
             self._book.used(entry, 0, entry.loaded_at)
         self._meter("ModelLoadingTime", self._clock.monotonic() - began)
 
     def _tell_load(self, entry: Entry, *, is_fresh: bool) -> Said:
         """Until the container has it. Raises `HostError`."""
-        answer = self._ask_to_load(entry)
+        answer = self._room.fit(entry, lambda: self._ask_to_load(entry))
         if answer.status == 409 and is_fresh:  # what it holds is of an older object
             with suppress(Unreachable, TooSlow):
                 self._client.unload(entry.name)
-            answer = self._ask_to_load(entry)
-        reason = f"memory: {entry.target_model} needed room"
-        while answer.status == 507 and self._evict_one(reason):
-            answer = self._ask_to_load(entry)
-        if answer.status == 507:
-            answer = self._load_alone(entry, answer, reason)
+            answer = self._room.fit(entry, lambda: self._ask_to_load(entry))
         if answer.status == 409:
             with suppress(Unreachable, TooSlow):
                 return self._client.look(entry.name).said
             return Said()
         if answer.status == 200:
             return answer.said
-        self._drop(entry, "")
+        self.drop(entry, "")
         raise HostError("ModelInvalid", shown(answer))
-
-    def _load_alone(self, entry: Entry, answer: Answer, reason: str) -> Answer:
-        """Where nothing may go, but others that are on their way have taken the room: one after another from now on,
-        or two of them would take it from each other for ever."""
-        self._count_squeezed(1)
-        until = self._clock.monotonic() + LOAD_TIMEOUT_S
-        try:
-            with self._squeeze:
-                self._take_stock()
-                while answer.status == 507:
-                    if not self._evict_one(reason) and not self._await_others(is_alone=True):
-                        text = f"{entry.target_model} does not fit into the instance: {shown(answer)}"
-                        raise HostError("NoRoom", text)
-                    if self._clock.monotonic() > until:
-                        text = (
-                            f"{entry.target_model} found no room within {LOAD_TIMEOUT_S:g} s: {shown(answer)}"
-                        )
-                        raise HostError("NoRoom", text)
-                    answer = self._ask_to_load(entry)
-        finally:
-            self._count_squeezed(-1)
-        return answer
-
-    def _count_squeezed(self, more: int) -> None:
-        with self._changed:
-            self._squeezed += more
-            self._changed.notify_all()
 
     def _ask_to_load(self, entry: Entry) -> Answer:
         try:
@@ -411,124 +427,17 @@ class Shelf:
                 "InstanceEnded", f"the instance ended while it loaded a model: {error}"
             ) from error
 
-    def _take_stock(self) -> None:
-        """Of what the container holds although it did not say so in time, or to a host before this one."""
-        try:
-            loaded = dict(self._client.loaded())
-        except (Unreachable, TooSlow):
-            return
-        with self._lock:
-            for name, said in loaded.items():
-                entry = self._book.named(name)
-                if (
-                    entry is not None
-                    and entry.state == "on disk"
-                    and entry.task is None
-                    and not entry.lock.locked()
-                ):
-                    entry.memory_bytes, entry.runs_script = said.memory_bytes, said.runs_script
-                    entry.loaded_at = self._now()
-                    self._move(entry, "loaded")
-
     def _refuse_unusable(self, entry: Entry) -> None:
         """What would need an environment of the model's own: an instance has one, made before any model came."""
         wants = self._files.content(entry.name) / "code" / "requirements.txt"
         if self._is_built_in and wants.is_file():
-            self._drop(entry, "")
+            self.drop(entry, "")
             raise HostError(
                 "ModelInvalid",
                 f"{entry.target_model} has a code/requirements.txt, and the models of a multi-model endpoint share one "
                 "environment: put it into the container's source directory (SAGEMAKER_SUBMIT_DIRECTORY) instead, or "
                 "give the model an endpoint of its own",
             )
-
-    # Room
-
-    def _take_place(self, entry: Entry) -> None:
-        """Among those that may be loaded. Those on their way count, or as many again could be loaded at once."""
-        most = self._bounds.loaded
-        while True:
-            with self._lock:
-                if not most or self._book.count("loaded", "loading") < most:
-                    self._move(entry, "loading")
-                    return
-            reason = f"the limit of {most} models: {entry.target_model} needed a place"
-            if not self._evict_one(reason) and not self._await_others():
-                raise HostError(
-                    "NoRoom", f"{most} models may be loaded at once in an instance, and all are pinned"
-                )
-
-    def _evict_one(self, reason: str) -> bool:
-        """Unloads the model used least recently; False when none may go."""
-        with self._lock:
-            victim = self._book.take_oldest("loaded")
-            if victim is None:
-                return False
-            self._move(victim, "on disk")
-        try:
-            self._tell_unload(victim, reason)
-        finally:
-            victim.lock.release()
-        return True
-
-    def _await_others(self, *, is_alone: bool = False) -> bool:
-        """Until one that is on its way has come, and may go; False when there is none to wait for. To the one that is
-        loaded alone, those that want to be next are not on their way."""
-        with self._changed:
-            if self._book.count("loading") > (self._squeezed if is_alone else 0):
-                self._changed.wait(POLL_S)
-                return True
-            if not self._book.may_lose_one():
-                return False
-            self._changed.wait(BUSY_S)
-            return True
-
-    def _make_disk_room(self, wanted: Entry, size_bytes: int) -> None:
-        """The room is its own then."""
-        most = self._bounds.disk_bytes
-        if most and size_bytes > most:
-            text = (
-                f"{wanted.target_model} has {size_bytes} bytes, and the models of an instance may take {most}"
-            )
-            raise HostError("NoRoom", f"{text} (the setting models_disk_bytes)")
-        while True:
-            with self._lock:
-                if not most or self._book.disk_bytes - wanted.size_bytes + size_bytes <= most:
-                    self._book.resize(wanted, size_bytes)
-                    return
-                victim = self._book.take_oldest("on disk")
-            reason = f"disk: {wanted.target_model} needed room"
-            if victim is not None:
-                try:
-                    self._drop(victim, reason)
-                finally:
-                    victim.lock.release()
-            elif not self._evict_one(reason):
-                raise HostError("NoRoom", f"the {most} bytes for models (models_disk_bytes) are all in use")
-
-    def _drop(self, entry: Entry, reason: str) -> None:
-        """From the disk; under its lock."""
-        with self._lock:
-            entry.etag, entry.reason = "", reason or entry.reason
-            self._book.resize(entry, 0)
-            self._move(entry, "evicted")
-        self._files.remove(entry.name)
-
-    def _tell_unload(self, entry: Entry, reason: str) -> None:
-        """Under its lock, and it counts as unloaded already."""
-        with self._lock:
-            entry.reason, entry.loaded_at, entry.memory_bytes = reason, None, 0
-        began = self._clock.monotonic()
-        try:
-            answer = self._client.unload(entry.name)
-        except (Unreachable, TooSlow) as error:
-            log.warning(
-                "a model could not be unloaded", extra={"model": entry.target_model, "error": str(error)}
-            )
-            return
-        if answer.status not in (200, 404):
-            log.warning("a container did not unload a model", extra={"answer": shown(answer)})
-        self._meter("ModelUnloadingTime", self._clock.monotonic() - began)
 
     # Within
 
@@ -544,7 +453,7 @@ class Shelf:
             if answer.status != 404:
                 return True
             with self._lock:
-                self._move(entry, "on disk")
+                self._room.move(entry, "on disk")
                 entry.reason, entry.loaded_at = "the container did not have it any more", None
             return False
 
@@ -562,11 +471,6 @@ class Shelf:
 
     def _uri(self, entry: Entry) -> str:
         return self._source.prefix + entry.target_model
-
-    def _move(self, entry: Entry, state: State) -> None:
-        with self._changed:
-            self._book.move(entry, state)
-            self._changed.notify_all()
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

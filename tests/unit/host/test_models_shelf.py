@@ -63,6 +63,7 @@ class Container:
     def __init__(self, room: int = 1000) -> None:
         self.room = room
         self.held: set[str] = set()
+        self.most_held = 0
         self.asked: list[tuple[str, str]] = []
         self.before_load: Callable[[], None] = lambda: None
 
@@ -74,6 +75,7 @@ class Container:
         if len(self.held) >= self.room:
             return Answer(507, "no memory")
         self.held.add(name)
+        self.most_held = max(self.most_held, len(self.held))
         return Answer(200, "{}")
 
     def unload(self, name: str) -> Answer:
@@ -100,7 +102,9 @@ def files_at(directory: Path) -> ModelFiles:
     return ModelFiles(directory, Unpacking(), Limits(10, 1000, 100.0))  # type: ignore[arg-type]
 
 
-def shelf_at(directory: Path, container: Container, bucket: Bucket, *, loaded: int = 0) -> Shelf:
+def shelf_at(
+    directory: Path, container: Container, bucket: Bucket, *, loaded: int = 0, disk_bytes: int = 0
+) -> Shelf:
     shelf = Shelf(
         ID,
         ModelSource("s3://b/models/"),
@@ -108,7 +112,7 @@ def shelf_at(directory: Path, container: Container, bucket: Bucket, *, loaded: i
         client=container,  # type: ignore[arg-type]
         blobs=bucket,  # type: ignore[arg-type]
         clock=SystemClock(),
-        bounds=Bounds(loaded, 0, 0.0, 10.0),
+        bounds=Bounds(loaded, disk_bytes, 0.0, 10.0),
         base="/opt/ml/models",
         is_built_in=True,
         meter=lambda metric, seconds: None,
@@ -256,3 +260,21 @@ def test_M02_a_model_of_which_a_crash_left_a_part_is_not_taken_for_whole(
         with pytest.raises(Killed):
             files.put_away("replaced")
     assert list(files_at(tmp_path).recover()) == []
+
+
+def test_M02_models_in_turns_are_never_refused_for_want_of_a_place(tmp_path: Path) -> None:
+    container = Container()
+    shelf = shelf_at(tmp_path, container, Bucket(**dict.fromkeys("abcdef", "1")), loaded=2)
+    with threads_that_take_turns(), ThreadPoolExecutor(6) as pool:
+        refused = set(pool.map(lambda target: refusal(shelf, target), "abcdef" * 60))
+    assert refused == {""}
+    assert container.most_held == 2
+
+
+def test_M02_models_in_turns_are_never_refused_for_want_of_memory_or_disk(tmp_path: Path) -> None:
+    container = Container(room=2)
+    shelf = shelf_at(tmp_path, container, Bucket(**dict.fromkeys("abcdef", "1")), disk_bytes=60)
+    with threads_that_take_turns(), ThreadPoolExecutor(6) as pool:
+        refused = set(pool.map(lambda target: refusal(shelf, target), "abcdef" * 40))
+    assert refused == {""}
+    assert sum(each.size_bytes for each in shelf.statuses()) <= 60
