@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks import (
+    batching,
     chains,
     control,
     handlers,
@@ -21,6 +22,7 @@ PARTS = {
     "serving": serving.run,
     "handlers": handlers.run,
     "runtimes": runtimes.run,
+    "batching": batching.run,
     "chains": chains.run,
     "sdk": sdk.run,
     "lifecycle": lifecycle.run,

@@ -8,16 +8,18 @@ from botocore.credentials import Credentials
 
 from benchmarks.platform import Platform
 
-
-def plain(body: bytes) -> bytes:
-    """One row of CSV, as an instance gets it."""
-    return (
-        b"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/csv\r\nContent-Length: %d\r\n\r\n"
-        % len(body)
-    ) + body
+CSV = "text/csv"
 
 
-def signed(platform: Platform, endpoint: str, bodies: Iterable[bytes]) -> Iterator[bytes]:
+def plain(body: bytes, content_type: str = CSV) -> bytes:
+    """As an instance gets it."""
+    head = f"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def signed(
+    platform: Platform, endpoint: str, bodies: Iterable[bytes], content_type: str = CSV
+) -> Iterator[bytes]:
     """The same as InvokeEndpoint, each signed by botocore. A signature is good for five minutes."""
     key = platform.running.key
     signer = SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), "sagemaker", "us-east-1")
@@ -27,7 +29,7 @@ def signed(platform: Platform, endpoint: str, bodies: Iterable[bytes]) -> Iterat
             "POST",
             platform.running.url + path,
             data=body,
-            headers={"Content-Type": "text/csv", "Accept": "text/csv"},
+            headers={"Content-Type": content_type, "Accept": content_type},
         )
         signer.add_auth(request)
         request.headers["Host"] = f"127.0.0.1:{platform.port}"

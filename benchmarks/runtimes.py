@@ -116,22 +116,26 @@ def run() -> list[Table]:
 
 
 def _cases(directory: Path) -> Iterator[Case]:
-    known = settings.load({})
-    environments = Environments(known.cache_dir / "environments", known.index_urls, os.environ)
-    catalog = Catalog.load()
     wanted = os.environ.get("BENCH_CASES", "").split()
     for path in sorted(CASES.glob("*.py")):
-        manifest = catalog.named(path.stem.partition("-")[0])
-        if manifest is None or (wanted and path.stem not in wanted):
-            continue
-        python = environments.obtain(manifest, lambda text: None).python
-        what = str(ast.get_docstring(ast.parse(path.read_text()))).splitlines()[0].rstrip(".")
-        case = Case(path.stem, what, path, manifest, python, directory / path.stem)
-        case.model.mkdir(parents=True)
-        for step in ("make", "bodies"):
-            command = case.command(step, str(path), str(case.model))
-            subprocess.run(command, env=dict(case.environment), check=True, stdout=subprocess.DEVNULL)
-        yield case
+        if not wanted or path.stem in wanted:
+            yield make(path, directory)
+
+
+def make(path: Path, directory: Path) -> Case:
+    """The case of that file, its environment and its model made."""
+    known = settings.load({})
+    manifest = Catalog.load().named(path.stem.partition("-")[0])
+    assert manifest is not None, f"{path.name} is called like no framework"
+    environments = Environments(known.cache_dir / "environments", known.index_urls, os.environ)
+    python = environments.obtain(manifest, lambda text: None).python
+    what = str(ast.get_docstring(ast.parse(path.read_text()))).splitlines()[0].rstrip(".")
+    case = Case(path.stem, what, path, manifest, python, directory / path.stem)
+    case.model.mkdir(parents=True)
+    for step in ("make", "bodies"):
+        command = case.command(step, str(path), str(case.model))
+        subprocess.run(command, env=dict(case.environment), check=True, stdout=subprocess.DEVNULL)
+    return case
 
 
 def _add_speed(table: Table, case: Case) -> None:

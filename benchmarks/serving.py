@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +89,13 @@ def _measure(systems: list[System], sign: Callable[[], None]) -> Table:
         ("system", *(f"{c} conn: req/s · p50 · p99 ms" for c in CONNECTIONS), "errors", "memory MiB (PSS)"),
     )
     for system in systems:
-        cells = [_cell(found[system.name, c]) for c in CONNECTIONS]
+        cells = [cell(found[system.name, c]) for c in CONNECTIONS]
         errors = sum(result.errors for c in CONNECTIONS for result in found[system.name, c])
         table.rows.append((system.name, *cells, str(errors), f"{_pss_mib(system.pids):.0f}"))
     floor, _, peer, straight, gateway = (system.name for system in systems)
-    of_floor = _rate(found[gateway, 128]) / _rate(found[floor, 128])
-    of_peer = _rate(found[gateway, 128]) / _rate(found[peer, 128])
-    added = _p50(found[gateway, 1]) - _p50(found[straight, 1])
+    of_floor = rate(found[gateway, 128]) / rate(found[floor, 128])
+    of_peer = rate(found[gateway, 128]) / rate(found[peer, 128])
+    added = p50(found[gateway, 1]) - p50(found[straight, 1])
     table.notes += [
         f"gateway / floor at 128: {of_floor:.2f} (bar 0.25: {verdict(of_floor, 0.25, at_least=True)}; aim 0.42)",
         f"gateway / FastAPI at 128: {of_peer:.1f} (bar 8: {verdict(of_peer, 8, at_least=True)})",
@@ -105,16 +105,16 @@ def _measure(systems: list[System], sign: Callable[[], None]) -> Table:
     return table
 
 
-def _cell(results: list[load.Load]) -> str:
+def cell(results: list[load.Load]) -> str:
     p99 = statistics.median(result.p99_us for result in results)
-    return f"{_rate(results):,.0f} · {_p50(results) / 1000:.2f} · {p99 / 1000:.2f}"
+    return f"{rate(results):,.0f} · {p50(results) / 1000:.2f} · {p99 / 1000:.2f}"
 
 
-def _rate(results: list[load.Load]) -> float:
+def rate(results: list[load.Load]) -> float:
     return statistics.median(result.rate for result in results)
 
 
-def _p50(results: list[load.Load]) -> float:
+def p50(results: list[load.Load]) -> float:
     return statistics.median(result.p50_us for result in results)
 
 
@@ -136,7 +136,7 @@ def _check_answers(platform: Platform, booster: Any, rows: Any) -> None:
 def _server(kind: str, model: Path) -> Iterator[tuple[int, list[int]]]:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.floors", kind, "--port", str(port), "--model", str(model)]
-    with _process(command, port) as pids:
+    with running(command, port) as pids:
         yield port, pids()
 
 
@@ -155,13 +155,16 @@ def _instance(model: Path, directory: Path) -> Iterator[tuple[int, list[int]]]:
     }
     (directory / "instance.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "clary.runtimes.server", str(directory / "instance.json")]
-    with _process(command, port) as pids:
+    with running(command, port) as pids:
         yield port, pids()
 
 
 @contextmanager
-def _process(command: list[str], port: int) -> Iterator[Callable[[], list[int]]]:
-    process = subprocess.Popen(command)
+def running(
+    command: list[str], port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[Callable[[], list[int]]]:
+    """A server, from when its port is open; calling what is yielded tells its processes."""
+    process = subprocess.Popen(command, env=None if environment is None else dict(environment))
     try:
         _wait_for(port, process)
         yield lambda: [

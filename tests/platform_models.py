@@ -126,7 +126,7 @@ def processes_of(server: RunningServer) -> list[int]:
     for process in psutil.process_iter():
         try:
             told = " ".join([*process.cmdline(), process.cwd(), _session_directory(process.pid)])
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        except (psutil.Error, OSError):  # gone, or a stranger's
             continue
         if marker in told:
             found.append(process.pid)

@@ -64,6 +64,8 @@ def _working_directory(process: psutil.Process) -> str:
         return process.cwd()
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return ""
+    except OSError:  # a stranger's may have a name that is too long to be read
+        return ""
 
 
 def _describe(process: psutil.Process) -> str:
