@@ -24,7 +24,8 @@ import xgboost
 from benchmarks import invocations, load, paced
 from benchmarks.platform import Platform, archive, regressor
 from benchmarks.report import Table, verdict
-from clary.host import limits, rungs
+from clary.host import cgroups, limits, rungs
+from clary.links import hosts
 from clary.links import instances as files
 from clary.settings import Settings
 
@@ -44,7 +45,6 @@ MISDEEDS = {
     "sessions": "the same, each process a session of its own",
 }
 RUNGS = ("1", "0")
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Reading:
 class Sharing:
     """How the kernel shares processors out between the two."""
 
-    is_available: bool  # a CPU controller that the server's user may make groups in
+    is_available: bool  # the server may make groups with a CPU weight
     in_force: str
 
 
@@ -128,7 +128,7 @@ def _notes(sharing: Sharing, goes_first: bool) -> list[str]:
         f"a client on the same cores, {client}; a time counts from when the request was due",
         "the client late: p99 of how late it woke to send, which is the machine's doing and not the server's",
         f"the bad one: scikit-learn image, one worker, {BAD_TYPE}",
-        f"a CPU controller (cgroup) this server could use: {'yes' if sharing.is_available else 'no'}; "
+        f"a CPU controller (cgroup) that this server may use: {'yes' if sharing.is_available else 'no'}; "
         f"in force between the two: {sharing.in_force}",
     ]
 
@@ -198,31 +198,24 @@ def _minders(platform: Platform, endpoint: str) -> list[int]:
 
 def _sharing(platform: Platform, bad: str) -> Sharing:
     """Of the first processes of both instances, which stand for the others."""
+    host = hosts.HostClient(platform.settings.host_socket)
+    found = host.call("status", hosts.GetStatus(), hosts.HostStatus)
+    host.close()
     pids = [limits.descendants(_minders(platform, endpoint)[0])[-1] for endpoint in (GOOD, bad)]
-    groups = [_cpu_group(pid) for pid in pids]
-    is_available = any(os.access(group, os.W_OK) for group in groups if group is not None)
+    groups = [cgroups.group_of(Path(f"/proc/{pid}/cgroup")) for pid in pids]
     if None not in groups and groups[0] != groups[1]:
-        return Sharing(is_available, "yes")
+        weights = [_weight(group) for group in groups if group is not None]
+        return Sharing(found.has_cpu_groups, f"a group each, with weights {weights[0]} and {weights[1]}")
     sessions = [Path(f"/proc/{pid}/autogroup") for pid in pids]
     if all(each.exists() for each in sessions) and len({each.read_text() for each in sessions}) == 2:
-        return Sharing(is_available, "no; the kernel shares processors out among sessions (autogroup)")
-    return Sharing(is_available, "no, and every process counts alike")
+        how = "the kernel shares processors out among sessions (autogroup)"
+    else:
+        how = "every process counts alike"
+    return Sharing(found.has_cpu_groups, f"none: {how}; the server says: processors {found.processors}")
 
 
-def _cpu_group(pid: int) -> Path | None:
-    """Where the kernel keeps the CPU control group of a process, of either version; None without that controller."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        place = CGROUPS / ("cpu" if "cpu" in controllers.split(",") else "") / path.lstrip("/")
-        if "cpu" in controllers.split(",") and place.is_dir():
-            return place
-        if not controllers and "cpu" in _words(place / "cgroup.controllers"):
-            return place
-    return None
-
-
-def _words(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
+def _weight(group: cgroups.Group) -> str:
+    return (group.directory / group.weight_file).read_text().strip()
 
 
 def _check_answers(platform: Platform, booster: Any, bodies: list[bytes]) -> None:

@@ -323,6 +323,7 @@ class Control:
             "Environments": environments,
             "Zygotes": list(status.zygotes),
             "Sandbox": status.sandbox,
+            "Processors": status.processors,
             "ContainerEngine": status.engine,
         }
 

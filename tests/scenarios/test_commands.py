@@ -102,6 +102,7 @@ def test_Z02_doctor_names_the_sandbox_and_its_limits() -> None:
     done = clary("doctor")
     assert done.returncode == 0, done.stdout
     assert "rung 1" in done.stdout or "no security boundary" in done.stdout
+    assert "shared out by vCPUs" in done.stdout or "slows others down" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

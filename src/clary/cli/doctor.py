@@ -16,6 +16,7 @@ import uv
 
 from clary.cli import server
 from clary.cli.status import size
+from clary.host import cgroups
 from clary.host.engine.engines import Engines
 from clary.host.rungs import choose
 from clary.settings import Settings
@@ -35,7 +36,13 @@ class Finding:
 
 def run(arguments: argparse.Namespace) -> int:
     wanted = server.wanted(arguments)
-    findings = [*(check() for check in CHECKS), _sandbox(wanted), _engine(wanted), _disk(wanted.data_dir)]
+    findings = [
+        *(check() for check in CHECKS),
+        _sandbox(wanted),
+        _processors(),
+        _engine(wanted),
+        _disk(wanted.data_dir),
+    ]
     for finding in findings:
         mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[finding.verdict]
         print(f"{mark}  {finding.subject:<12} {finding.text}")
@@ -60,6 +67,12 @@ def _sandbox(found: Settings) -> Finding:
     rung = choose(found.sandbox, found.sandbox_uid_base)
     verdict = "bad" if rung.refusal else "good" if rung.number else "note"
     return Finding(verdict, "sandbox", rung.summary)
+
+
+def _processors() -> Finding:
+    """Makes a CPU group once, as the host does when it starts."""
+    ground = cgroups.find(len(os.sched_getaffinity(0)))
+    return Finding("note" if ground.group is None else "good", "processors", ground.summary)
 
 
 def _engine(found: Settings) -> Finding:

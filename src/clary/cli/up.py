@@ -13,6 +13,7 @@ from typing import Any
 
 from clary import credentials, settings
 from clary.cli import CommandError, server
+from clary.host import cgroups
 from clary.links import upstream_proxy
 from clary.supervisor import AlreadyRuns, CannotStart, Supervisor
 from clary.wire.client import ClientError
@@ -22,6 +23,7 @@ READY_WITHIN_S = 120.0
 
 def run(arguments: argparse.Namespace) -> int:
     wanted = _settings(arguments)
+    cgroups.settle()
     leader = Supervisor(wanted, say=lambda line: _say(f"  {line}"))
     began = time.monotonic()
     try:
@@ -87,7 +89,9 @@ def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
     )
     for name, state in sorted(health["Parts"]["Environments"].items()):
         _say(f"  environment {name}: {state}")
-    _say(f"  sandbox {health['Parts'].get('Sandbox', 'unknown: the host does not answer yet')}")
+    for part in ("Sandbox", "Processors"):
+        told = health["Parts"].get(part, "unknown: the host does not answer yet")
+        _say(f"  {part.lower()} {told}")
     option = found.command_options
     _say(f'Next, in another terminal:  eval "$({_program()} env{option})"   then any boto3, SageMaker SDK')
     _say(f"  or AWS CLI code; or, for one command:  {_program()} run{option} -- COMMAND")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
-from clary.domain.instances import InstanceSpec
+from clary.domain.instances import InstanceId, InstanceSpec
 from clary.host import model_files, model_requirements, user_code
 from clary.host.artifacts import Artifacts
+from clary.host.cpu_groups import CpuGroups
 from clary.host.engine import notes
 from clary.host.engine.containers import PYTHON, RUNNER, Containers, Ready
 from clary.host.environments import Environment, EnvironmentFailed, Environments
@@ -76,6 +77,7 @@ class Launcher:
         clock: Clock,
         max_payload_bytes: int,
         boxes: Boxes,
+        cpu_groups: CpuGroups,
         role_environment: Callable[[InstanceSpec, Path], dict[str, str]] = lambda spec, directory: {},
         containers: Containers | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class Launcher:
         self._clock = clock
         self._max_payload_bytes = max_payload_bytes
         self._boxes = boxes
+        self._cpu_groups = cpu_groups
         self._role_environment = role_environment
 
     def resolve(self, spec: InstanceSpec) -> Manifest:
@@ -251,7 +254,17 @@ class Launcher:
         }
         if spec.models is not None:
             config |= {"models": True, "models_dir": str(root / MODELS)}
-        return files.Launch(entry=manifest.entry, environment=variables, config=config, sandbox=box)
+        return files.Launch(
+            entry=manifest.entry,
+            environment=variables,
+            config=config,
+            cpu_group=self._cpu_groups.plan(spec),
+            sandbox=box,
+        )
+
+    def clear(self, id: InstanceId) -> None:
+        """What was made for an instance outside its directory, once nothing of it runs."""
+        self._cpu_groups.remove(id)
 
 
 def readable_for(environment: Environment, manifest: Manifest) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ process.json and exit.json, write process.json, fork.
 """
 
 # pathlib would be one more import in every minder.
-# ruff: noqa: PTH104, PTH108, PTH109, PTH110, PTH123, PTH208
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH109, PTH110, PTH112, PTH123, PTH208
 
 import ctypes
 import fcntl
@@ -93,6 +93,7 @@ def _mind(log_descriptor: int) -> int:
     os.close(log_descriptor)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     minding.wait()
+    _remove_cpu_group(launch)
     return 0
 
 
@@ -110,19 +111,24 @@ class _Minding:
         if box is None:
             self.child = os.fork()
             if self.child == 0:
+                _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the group may take some time
+                _join_cpu_group(launch, 0, log_descriptor)
                 _run_instance(launch, log_descriptor)
             return
         listener = _bind()
         self._reports, report = os.pipe()
-        lives, _living = os.pipe()
+        lives, living = os.pipe()
         sandbox.divide(box)
         self.child = os.fork()
         if self.child == 0:
             _keep_only(log_descriptor, listener, report, lives)
             _run_init(launch, log_descriptor, listener, report, lives)
-        # `_living` stays open: its end tells an init that begins late that there is no minder any more.
         for descriptor in (listener, report, lives):
             os.close(descriptor)
+        # The kernel takes its time, in which the init builds the root. It forks the instance when it may.
+        _join_cpu_group(launch, self.child, log_descriptor)
+        # `living` stays open: its end tells an init that begins late that there is no minder any more.
+        _let_begin(living)
 
     def on_terminate(self, number: int, frame: object) -> None:
         """SIGTERM: pass it on, and see that it takes no longer than stop.json allows."""
@@ -183,7 +189,7 @@ def _run_init(
         sandbox.enclose(launch["sandbox"])
         # After the change of uid, which would undo it. A minder that died before has closed its end.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if select.select([lives], [], [], 0)[0]:
+        if not os.read(lives, 1) or select.select([lives], [], [], 0)[0]:
             os._exit(1)
         sandbox.be_readable(False)
         child = os.fork()
@@ -200,6 +206,46 @@ def _run_init(
     finally:
         os.write(report, json.dumps(said).encode())
         os._exit(0)
+
+
+def _join_cpu_group(launch: Mapping[str, Any], pid: int, log_descriptor: int) -> None:
+    """Puts a process (0: this one) into the instance's group, before there is anything it could have forked."""
+    if (group := launch.get("cpu_group")) is None:
+        return
+    try:
+        try:
+            _put_into(group, pid)
+        except FileNotFoundError:
+            _put_into(group, pid)  # a host that has just begun removed it, while it was still empty
+    except ProcessLookupError:
+        return  # it has ended already, and says itself why
+    except OSError as error:
+        _say(log_descriptor, f"the instance has no share of the processors of its own: {error}\n")
+
+
+def _put_into(group: Mapping[str, Any], pid: int) -> None:
+    directory = group["directory"]
+    if not os.path.isdir(directory):
+        os.mkdir(directory)
+    for name, value in ((group["weight_file"], group["weight"]), ("cgroup.procs", pid)):
+        with open(f"{directory}/{name}", "w") as file:
+            file.write(str(value))
+
+
+def _let_begin(living: int) -> None:
+    try:
+        os.write(living, b"1")
+    except BrokenPipeError:
+        return  # it has ended already, and says itself why
+
+
+def _remove_cpu_group(launch: Mapping[str, Any]) -> None:
+    if (group := launch.get("cpu_group")) is None:
+        return
+    try:
+        os.rmdir(group["directory"])
+    except OSError:
+        return  # the host removes it with the instance's directory
 
 
 def _wait_as_init(child: int, *unneeded: int) -> int:

@@ -17,8 +17,9 @@ from clary.blobs.base import BlobReader
 from clary.blobs.filesystem import FilesystemBlobs
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
-from clary.host import archives, limits
+from clary.host import archives, cgroups, limits
 from clary.host.artifacts import Artifacts
+from clary.host.cpu_groups import CpuGroups
 from clary.host.engine.containers import Containers
 from clary.host.engine.engines import Engines
 from clary.host.environments import EnvironmentFailed, Environments
@@ -90,6 +91,10 @@ class Host:
             uids=Uids(settings.instances_dir, settings.sandbox_uid_base, settings.sandbox_uids),
             processes=settings.sandbox_processes,
         )
+        cores = len(os.sched_getaffinity(0))
+        self._cpu_groups = CpuGroups(cgroups.find(cores), settings.instances_dir, cores)
+        self._cpu_groups.sweep()
+        log.info("processors", extra={"how": self._cpu_groups.ground.summary})
         self._containers = Containers(
             Engines(settings.container_engine, environ, settings.run_dir / "podman.sock"),
             settings,
@@ -106,6 +111,7 @@ class Host:
             clock=clock,
             max_payload_bytes=settings.max_invocation_bytes,
             boxes=boxes,
+            cpu_groups=self._cpu_groups,
             role_environment=partial(role_environment, settings),
             containers=self._containers,
         )
@@ -138,6 +144,7 @@ class Host:
         self._watcher.close()
         self._zygotes.close()
         self._unpacker.close()
+        self._cpu_groups.sweep()
 
     def _handlers(self) -> dict[str, hosts.Handler]:
         instances, groups = self._instances, Groups(self._instances)
@@ -174,6 +181,8 @@ class Host:
             sandbox_rung=self._rung.number,
             sandbox=self._rung.summary,
             engine=self._containers.summary,
+            has_cpu_groups=self._cpu_groups.ground.group is not None,
+            processors=self._cpu_groups.ground.summary,
         )
 
     def _environment_statuses(self) -> Iterator[hosts.EnvironmentStatus]:

@@ -137,6 +137,7 @@ class Instances:
             if not instance.ended.wait(REMOVE_TIMEOUT_S):
                 raise Refused("StillThere", f"{instance.id} does not end")
             erase(instance.directory)
+            self._launcher.clear(instance.id)
             with self._changed:
                 if self._records.get(instance.id) is instance:
                     del self._records[instance.id]

@@ -205,6 +205,8 @@ class HostStatus:
     sandbox_rung: int = 0
     sandbox: str = ""  # which rung and why, for people
     engine: str = ""  # which container engine, or why none, for people
+    has_cpu_groups: bool = False
+    processors: str = ""  # how instances share them, for people
 
 
 class Request(msgspec.Struct, frozen=True):

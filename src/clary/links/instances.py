@@ -75,6 +75,15 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class CpuGroup:
+    """The control group that the minder makes for the instance, and removes."""
+
+    directory: str
+    weight_file: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What the minder needs. `entry` is `module:function`, called with `config`; its result is the exit code."""
 
@@ -82,6 +91,7 @@ class Launch:
     environment: dict[str, str]
     config: dict[str, object] = field(default_factory=dict)
     open_files: int = 65536
+    cpu_group: CpuGroup | None = None
     sandbox: Sandbox | None = None
 
 
