@@ -40,6 +40,7 @@ class Attempt:
 
     at: int
     lasting: bool
+    in_place: bool = False
     writes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -57,13 +58,21 @@ class FailingDisk:
         self._lock = threading.Lock()
 
     @contextmanager
-    def full_at(self, at: int, *, lasting: bool) -> Iterator[Attempt]:
-        """Inside, the write numbered `at` (from 1) fails with ENOSPC; `lasting`: and all that follow."""
-        self._attempt = attempt = Attempt(at, lasting)
+    def full_at(self, at: int, *, lasting: bool, in_place: bool = False) -> Iterator[Attempt]:
+        """Inside, the write numbered `at` (from 1) fails with ENOSPC; `lasting`: and all that follow.
+
+        `in_place`: SQLite may write over what the file has blocks for, what was written reaches the disk, and nothing
+        is said to be free.
+        """
+        self._attempt = attempt = Attempt(at, lasting, in_place)
         try:
             yield attempt
         finally:
             self._attempt = None
+
+    @property
+    def is_in_place(self) -> bool:
+        return self._attempt is not None and self._attempt.in_place
 
     def must_fail(self, what: str, path: str) -> bool:
         with self._lock:
@@ -78,6 +87,8 @@ class FailingDisk:
             return True
 
     def check(self, what: str, path: str) -> None:
+        if self.is_in_place and what in ("fsync", "fdatasync"):
+            return
         if self.must_fail(what, path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
@@ -102,6 +113,8 @@ def _catch_python(disk: FailingDisk, patched: pytest.MonkeyPatch) -> None:
         "copy_file_range",
         _checking(disk, "copy_file_range", os.copy_file_range, lambda args: _path_of(args[1])),
     )
+    asks = os.statvfs
+    patched.setattr(os, "statvfs", lambda path: _Full() if disk.is_in_place else asks(path))
     opens = os.open
 
     def open_descriptor(path: Any, flags: int, *args: Any, **more: Any) -> int:
@@ -120,6 +133,15 @@ def _catch_python(disk: FailingDisk, patched: pytest.MonkeyPatch) -> None:
 
     patched.setattr(io, "open", open_file)
     patched.setattr(builtins, "open", open_file)
+
+
+@dataclass(frozen=True)
+class _Full:
+    """What `statvfs` says of a full disk, as far as anybody asks."""
+
+    f_bavail: int = 0
+    f_frsize: int = 4096
+    f_blocks: int = 1 << 20
 
 
 class _File:
@@ -203,13 +225,21 @@ def _failing(disk: FailingDisk, name: str, original: Callable[..., Any]) -> Call
             counts, path = bool(args[1] & os.O_CREAT), args[0].decode()
             counts = counts and not Path(path).exists()  # what is there takes no room
         else:
-            counts, path = True, _path_of(args[0])
+            counts, path = not (disk.is_in_place and _has_blocks(name, args)), _path_of(args[0])
         if counts and disk.must_fail(f"sqlite {name}", path):
             ctypes.set_errno(errno.ENOSPC)
             return errno.ENOSPC if name == "fallocate" else -1
         return original(*args)
 
     return call
+
+
+def _has_blocks(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a write needs no more room than the file has."""
+    found = os.fstat(args[0])
+    if name == "ftruncate":
+        return bool(args[1] <= found.st_size)
+    return name.startswith("pwrite") and args[3] + args[2] <= found.st_blocks * 512
 
 
 def _path_of(descriptor: Any) -> str:

@@ -92,7 +92,7 @@ class Control:
         self._settings = found
         self._clock = clock
         self._host = HostClient(found.host_socket)
-        self._store = Store.open(found.store_url, clock)
+        self._store = Store.open(found.store_url, clock, has_reserve=True)
         self._blobs = FilesystemBlobs(found.objects_dir, clock)
         self._metrics = MetricStore(found.data_dir / "metrics.db", clock)
         self._logs = RemoteLogs(self._host.call_raw)

@@ -36,6 +36,8 @@ class Settings:
     sandbox_uid_base: int = 200_000  # started as root: the first uid of the instances
     sandbox_uids: int = 60_000  # started as root: how many uids from there on are theirs
     sandbox_processes: int = 4096  # processes and threads of one instance on rung 1, or of one container
+    instance_disk_bytes: int = 30 << 30  # what an instance may write without a VolumeSizeInGB; 0: no limit
+    disk_reserve_bytes: int = 1 << 30  # kept free, at most 5 %: an instance that takes it is ended; 0: none
     container_engine: str = "auto"  # runs own images: auto (Docker's or Podman's), none, or a socket's path
     container_pull: str = "missing"  # own images are pulled: always, missing, never
     container_network: str = "bridge"  # the engine's network of containers that are not isolated
@@ -282,6 +284,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             "models_per_instance, models_disk_bytes and models_refresh_s must not be negative"
         )
+    if min(settings.instance_disk_bytes, settings.disk_reserve_bytes) < 0:
+        raise SettingsError("instance_disk_bytes and disk_reserve_bytes must not be negative")
     if settings.gateways < 1:
         raise SettingsError("gateways must be at least 1")
     if not 1 <= settings.zones <= 26:

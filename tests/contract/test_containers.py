@@ -173,8 +173,13 @@ def test_H04_isolated_there_is_no_way_out_and_requests_come_in(host: HostProcess
             "OutOfMemory",
             "reached the memory of ml.m5.large (64 MiB)",
         ),
+        (
+            {"environment": {"DO": "fill"}, "volume_bytes": 32 << 20},
+            "OutOfDisk",
+            "it has 32 MiB (VolumeSizeInGB)",
+        ),
     ],
-    ids=["cannot be pulled", "of AWS", "no serve", "no port", "exits", "another port", "out of memory"],
+    ids=["cannot be pulled", "of AWS", "no serve", "no port", "exits", "another port", "out of memory", "out of disk"],
 )  # fmt: skip
 def test_H04_what_is_wrong_with_an_image_is_said(
     host: HostProcess, engine: TestEngine, changes: dict[str, Any], code: str, words: str

@@ -115,6 +115,7 @@ class Control:
         wrap: Callable[[Any], Any] = lambda thing: thing,
         account: str = ACCOUNT,
         region: str = REGION,
+        has_reserve: bool = False,
     ) -> None:
         self.directory = directory
         self.clock = clock or FakeClock()
@@ -124,7 +125,8 @@ class Control:
         self.account, self.region = account, region
         if not (directory / "store.db").exists():
             (directory / "store.db").write_bytes(_empty_store())
-        opened = Store.open(f"sqlite:///{directory / 'store.db'}", self.clock, is_durable=False)
+        url = f"sqlite:///{directory / 'store.db'}"
+        opened = Store.open(url, self.clock, is_durable=False, has_reserve=has_reserve)
         self.store: Store = wrap(opened)
         self.objects = FakeObjects({ARTEFACT}, self.clock)
         self.table = OperationTable()

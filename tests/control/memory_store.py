@@ -36,7 +36,7 @@ class MemoryStore:
         yield MemoryTransaction(self.tables, self._clock)
 
     @contextmanager
-    def write(self) -> Iterator["MemoryTransaction"]:
+    def write(self, *, on_full_disk: bool = False) -> Iterator["MemoryTransaction"]:
         draft = self.tables.copy()
         yield MemoryTransaction(draft, self._clock)
         self.tables = draft

@@ -658,7 +658,7 @@ class _FaultyStore:
         self.read = story.store.read
 
     @contextmanager
-    def write(self) -> Iterator[Any]:
+    def write(self, *, on_full_disk: bool = False) -> Iterator[Any]:
         before = self._story.endpoint
         self._story.before_call(_Killed)
         with self._story.store.write() as tx:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     if DO == "memory":
         print(len(b"x" * (1 << 30)))
+    if DO == "fill":
+        with Path("/filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * (1 << 20))
+                time.sleep(0.01)
     if DO == "print":
         for _ in range(int(HOW)):
             os.write(1, b"x" * 1023 + b"\n")

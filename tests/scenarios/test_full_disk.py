@@ -14,7 +14,17 @@ import pytest
 from botocore.exceptions import ClientError
 
 from clary.testing.server import RunningServer
-from platform_models import deploy, eventually, invoke, predictions, regressor, rows, wait_for_status
+from platform_models import (
+    archive,
+    create,
+    deploy,
+    eventually,
+    invoke,
+    predictions,
+    regressor,
+    rows,
+    wait_for_status,
+)
 
 BUCKET = "disk"
 SIZE_MIB = 96
@@ -75,6 +85,8 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(server: RunningServer
     expected = pytest.approx(predictions(booster, features), rel=1e-6)
     s3, sagemaker = server.client("s3"), server.client("sagemaker")
     deploy(server, "kept", booster)
+    sagemaker.create_endpoint(EndpointName="old", EndpointConfigName="kept")
+    wait_for_status(server, "old", "InService")
     s3.create_bucket(Bucket=BUCKET)
     s3.put_object(Bucket=BUCKET, Key="kept", Body=b"kept")
 
@@ -94,11 +106,12 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(server: RunningServer
         assert code in ("", "ServiceUnavailable")
         made += [] if code else [name]
         assert invoke(server, "kept", features) == expected
+    sagemaker.delete_endpoint(EndpointName="old")
+    eventually(lambda: "old" not in listed(sagemaker), "the deletion on a full disk")
     (small_disk / "filler").unlink()
 
     assert objects(s3) == acknowledged
-    listed = sagemaker.list_endpoints(MaxResults=100)["Endpoints"]
-    assert {endpoint["EndpointName"] for endpoint in listed} == {"kept", *made}
+    assert listed(sagemaker) == {"kept", *made}
     for name in made:
         check_end(eventually(lambda name=name: settled(sagemaker, name), f"an end of {name}"))  # type: ignore[misc]
     s3.put_object(Bucket=BUCKET, Key="kept", Body=b"anew")
@@ -114,9 +127,66 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(server: RunningServer
         assert invoke(server, name, features) == expected
 
 
-def objects(s3: Any) -> dict[str, bytes]:
-    keys = [found["Key"] for found in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
-    return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+FILLS_ITS_DISK = """
+import tempfile
+def model_fn(model_dir):
+    return None
+def input_fn(body, content_type):
+    return body
+def predict_fn(body, model):
+    with tempfile.NamedTemporaryFile(delete=False, buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 1048576)
+            except OSError:
+                continue
+"""
+
+
+def test_H08_an_instance_that_fills_the_disk_is_ended_and_its_neighbour_answers(
+    server: RunningServer, small_disk: Path
+) -> None:
+    booster, features = regressor(), rows(3)
+    expected = pytest.approx(predictions(booster, features), rel=1e-6)
+    sagemaker = server.client("sagemaker")
+    deploy(server, "neighbour", booster)
+    create(server, "full", archive({"code/inference.py": FILLS_ITS_DISK.encode()}))
+    wait_for_status(server, "full", "InService")
+    before = objects(server.client("s3"), "models")
+
+    with pytest.raises(ClientError):
+        invoke(server, "full", features)
+
+    def told() -> str | None:
+        assert invoke(server, "neighbour", features) == expected
+        reasons = [event.get("reason", "") for event in events(server, "full")]
+        return next((reason for reason in reasons if "disk_reserve_bytes" in reason), None)
+
+    reason = eventually(told, "the end of the instance that filled the disk")
+    assert "the most" in reason
+    assert "VolumeSizeInGB" in reason
+    sagemaker.delete_endpoint(EndpointName="full")
+    eventually(lambda: "full" not in listed(sagemaker), "the deletion")
+    free = os.statvfs(small_disk)
+    assert free.f_bavail > free.f_blocks // 4
+    assert objects(server.client("s3"), "models") == before
+    assert [event for event in events(server, "neighbour") if "code" in event] == []
+
+
+def events(server: RunningServer, name: str) -> list[dict[str, Any]]:
+    """What `clary why` goes by."""
+    told: Any = server.running.client().admin("GET", f"/_clary/why/{name}")
+    return [{**event, **event.get("Detail", {})} for event in told["Events"]]
+
+
+def listed(sagemaker: Any) -> set[str]:
+    found = sagemaker.list_endpoints(MaxResults=100)["Endpoints"]
+    return {endpoint["EndpointName"] for endpoint in found}
+
+
+def objects(s3: Any, bucket: str = BUCKET) -> dict[str, bytes]:
+    keys = [found["Key"] for found in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
 def settled(sagemaker: Any, name: str) -> Any:

@@ -43,6 +43,7 @@ def test_settings_of_another_version_can_be_read(tmp_path: Path) -> None:
         ("GATEWAYS", "0", "at least 1"),
         ("EPHEMERAL", "perhaps", "not true or false"),
         ("CUDA", "perhaps", "auto, yes or no"),
+        ("DISK_RESERVE_BYTES", "-1", "must not be negative"),
         ("HOST", "0.0.0.0", "only loopback"),
         ("HOST", "example.org", "only loopback"),
     ],

@@ -235,9 +235,9 @@ def crash_at_a_write(file: Path) -> None:
                 os._exit(137)
 
     @contextmanager
-    def write_or_die(self: Store) -> Iterator[Transaction]:
+    def write_or_die(self: Store, *, on_full_disk: bool = False) -> Iterator[Transaction]:
         nonlocal count, counted
-        with write(self) as tx:
+        with write(self, on_full_disk=on_full_disk) as tx:
             yield tx
             appeared = _time_of(file)
             count = count + 1 if appeared == counted else 1

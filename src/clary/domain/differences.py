@@ -22,6 +22,7 @@ _COMPARED = (
     "network_isolated",
     "download_timeout_s",
     "startup_timeout_s",
+    "volume_bytes",
 )
 
 

@@ -53,6 +53,7 @@ class Variant:
     is_direct: bool = (
         False  # callers name one of the containers; otherwise a request goes through all of them
     )
+    volume_bytes: int = 0  # what an instance may write; 0: as much as its host allows
 
     @property
     def image_keys(self) -> tuple[str, ...]:
@@ -209,6 +210,7 @@ def instance_spec(
         instance_type=variant.instance_type,
         vcpus=variant.vcpus,
         memory_bytes=variant.memory_bytes,
+        volume_bytes=variant.volume_bytes,
         accelerators=variant.accelerators,
         network_isolated=variant.network_isolated,
         execution_role_arn=variant.execution_role_arn,

@@ -97,6 +97,7 @@ class InstanceSpec:
     instance_type: str = "ml.m5.large"
     vcpus: int = 2
     memory_bytes: int = 8 << 30
+    volume_bytes: int = 0  # what it may write; 0: as much as its host allows
     accelerators: int = 0
     network_isolated: bool = False
     execution_role_arn: str = ""
@@ -116,7 +117,7 @@ class Failure:
 
     `code` is stable and machine-readable:
       EnvironmentFailed ArtifactMissing ArtifactDenied ArtifactInvalid DownloadTimeout DiskFull
-      ImageNotSupported StartFailed PingTimeout PingFailed Exited Killed OutOfMemory
+      ImageNotSupported StartFailed PingTimeout PingFailed Exited Killed OutOfMemory OutOfDisk
     `reason` is the sentence for FailureReason, without log lines; `log_tail` the last lines it wrote. `container` is
     the one that failed, of an instance of several.
     """

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from clary.domain.instances import Failure, InstanceSpec
 from clary.links.instances import Exit
 
+OUT_OF_DISK = "OutOfDisk"
+
 LINES = 20
 READ_LINES = 100
 LONGEST_LINE = 500
@@ -53,6 +55,41 @@ def out_of_memory(spec: InstanceSpec, resident_bytes: int, total_bytes: int) -> 
         memory_limit_bytes=spec.memory_bytes,
         next_command=_next_command(spec),
     )
+
+
+def over_disk(spec: InstanceSpec, written_bytes: int, limit_bytes: int) -> Failure:
+    others = f", the most of {spec.member_count} containers," if spec.member_count else ""
+    return _out_of_disk(
+        spec,
+        f"the {spec.container} container{others} filled the instance's disk: {_mebibytes(written_bytes)} are written, "
+        f"and it has {_mebibytes(limit_bytes)} ({_disk_said_by(spec)}); it was ended. "
+        "Have it delete what it no longer needs, or allow it more",
+    )
+
+
+def too_many_files(spec: InstanceSpec, files: int, most: int) -> Failure:
+    return _out_of_disk(
+        spec,
+        f"the {spec.container} container filled the instance's disk with {files:,} files, and one of its size has room "
+        f"for {most:,} ({_disk_said_by(spec)}); it was ended. Have it delete what it no longer needs, or allow it more",
+    )
+
+
+def took_last_room(spec: InstanceSpec, written_bytes: int, free_bytes: int, reserve_bytes: int) -> Failure:
+    return _out_of_disk(
+        spec,
+        f"the {spec.container} container wrote the most ({_mebibytes(written_bytes)}) while the server's disk ran "
+        f"full: {_mebibytes(free_bytes)} were free, and the last {_mebibytes(reserve_bytes)} are kept (the setting "
+        f"disk_reserve_bytes); it was ended. Free some space there, or allow it less ({_disk_said_by(spec)})",
+    )
+
+
+def _out_of_disk(spec: InstanceSpec, reason: str) -> Failure:
+    return Failure(code=OUT_OF_DISK, reason=reason, next_command=_next_command(spec))
+
+
+def _disk_said_by(spec: InstanceSpec) -> str:
+    return "VolumeSizeInGB" if spec.volume_bytes else "the setting instance_disk_bytes, or VolumeSizeInGB"
 
 
 def ended(spec: InstanceSpec, exit: Exit | None, was_ready: bool, probe: str) -> Failure:

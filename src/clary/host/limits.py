@@ -37,6 +37,11 @@ def usage(minder: int | None, *others: int) -> Usage:
     return Usage(resident, cpu)
 
 
+def below(minder: int | None, *others: int) -> list[int]:
+    """All processes of an instance."""
+    return _all_of(minder, others)
+
+
 def exact_resident_bytes(minder: int | None, *others: int) -> int:
     """The same memory with shared pages counted in shares."""
     return sum(_proportional(pid) for pid in _all_of(minder, others))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clary.domain.instances import InstanceId, InstanceSpec, InstanceStatus
-from clary.host import limits
+from clary.host import disk_removal, limits
 from clary.host.engine import notes
 from clary.host.failures import Refused
 from clary.links import instances as files
@@ -84,23 +84,19 @@ def make_directory(directory: Path, spec: InstanceSpec, state: files.State) -> N
 def erase(directory: Path) -> None:
     """The spec first: from then on the rest is rubbish to whoever finds it."""
     (directory / files.SPEC).unlink(missing_ok=True)
-    shutil.rmtree(directory, onerror=_unless_gone)
+    disk_removal.remove(directory)
 
 
-def _unless_gone(
-    function: object, path: str, error: tuple[type[BaseException], BaseException, object]
-) -> None:
-    """An instance may have made a directory that even its owner cannot look into."""
-    if isinstance(error[1], FileNotFoundError):
-        return
-    if not isinstance(error[1], PermissionError):
-        raise error[1]
-    closed = Path(path) if Path(path).is_dir() and not Path(path).is_symlink() else Path(path).parent
-    closed.chmod(0o700)
-    if closed == Path(path):
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink()
+def empty(directory: Path) -> None:
+    """What an instance has written, when it has ended: its places stay, and with them whose they are."""
+    for name in ("tmp", "ml", "opt/ml"):
+        try:
+            disk_removal.clear(directory / name)
+        except OSError as error:
+            log.warning(
+                "what an instance wrote could not be removed",
+                extra={"directory": str(directory / name), "error": str(error)},
+            )
 
 
 def checked(id: InstanceId) -> InstanceId:
@@ -125,10 +121,12 @@ def end_orphans(session: int) -> None:
     log.error("processes of an instance cannot be killed", extra={"session": session})
 
 
-def write_note(directory: Path, name: str, value: object) -> None:
+def write_note(directory: Path, name: str, value: object) -> bool:
     """A file whose loss does no harm as long as this host lives: a full disk must not keep an instance alive."""
     try:
         files.write(directory, name, value)
     except OSError as error:
         extra = {"directory": str(directory), "file": name, "error": str(error)}
         log.warning("a note about an instance could not be written", extra=extra)
+        return False
+    return True

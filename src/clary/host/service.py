@@ -20,6 +20,7 @@ from clary.domain.clock import Clock
 from clary.host import archives, cgroups, limits
 from clary.host.artifacts import Artifacts
 from clary.host.cpu_groups import CpuGroups
+from clary.host.disk_watch import DiskLimits, DiskWatch, room_at
 from clary.host.engine.containers import Containers
 from clary.host.engine.engines import Engines
 from clary.host.environments import EnvironmentFailed, Environments
@@ -127,6 +128,14 @@ class Host:
             self._instances, Pace(settings.ping_interval_s, settings.ping_timeout_s), clock
         )
         self._instances.open(self._watcher)
+        self._disk = DiskWatch(
+            self._instances,
+            lambda: units(self._instances.running()),
+            partial(room_at, settings.instances_dir),
+            DiskLimits(settings.instance_disk_bytes, settings.disk_reserve_bytes),
+            clock,
+        )
+        self._disk.start()
         sweep = partial(self._containers.sweep, self._instances.live)
         threading.Thread(target=sweep, name="sweep", daemon=True).start()
         self._closing = threading.Event()
@@ -138,6 +147,7 @@ class Host:
 
     def close(self) -> None:
         self._closing.set()
+        self._disk.stop()
         self._instances.close()
         self._server.close()
         self._ticker.join()

@@ -10,7 +10,6 @@ here are read from them when the host starts, so a host may be killed at any mom
 """
 
 import logging
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -24,11 +23,12 @@ from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
 from clary.host import failures, limits, user_code
 from clary.host.archives import OUT_OF_SPACE
+from clary.host.disk_removal import remove
 from clary.host.engine.containers import Containers
 from clary.host.environments import Environment
 from clary.host.failures import Refused
 from clary.host.launching import Launcher, seal
-from clary.host.records import Instance, checked, end_orphans, erase, make_directory, write_note
+from clary.host.records import Instance, checked, empty, end_orphans, erase, make_directory, write_note
 from clary.host.unpacking import Cancelled
 from clary.links import instances as files
 from clary.links import processes
@@ -79,7 +79,7 @@ class Instances:
         for directory in sorted(self._root.iterdir()):
             spec = files.read_spec(directory)
             if spec is None or directory.name != spec.instance_id:
-                shutil.rmtree(directory, ignore_errors=True)  # a start or a removal that was cut off
+                _discard(directory)  # a start or a removal that was cut off
             else:
                 self._take_up(spec, directory)
 
@@ -179,11 +179,12 @@ class Instances:
                 self._set(instance, replace(instance.state, phase="unhealthy"), detail)
 
     def end_because(self, instance: Instance, failure: Failure) -> None:
-        """Ends an instance at once for a reason of the host's."""
+        """Ends an instance at once for a reason of the host's. One that is stopping has no more time for it."""
         with self._changed:
-            if instance.ended.is_set() or instance.state.failure is not None or instance.state.stopping:
+            if instance.ended.is_set() or instance.state.failure is not None:
                 return
-            self._set(instance, replace(instance.state, failure=failure), instance.detail)
+            if not instance.state.stopping:
+                self._set(instance, replace(instance.state, failure=failure), instance.detail)
         self._terminate(instance, 0)
 
     def enforce(self) -> None:
@@ -193,17 +194,16 @@ class Instances:
             if instance.end_by is None or now < instance.end_by + FORCE_AFTER_S or instance.minder is None:
                 continue
             log.warning("a minder had to be killed", extra={"instance": instance.id})
-            for pid in limits.descendants(instance.minder.pid):
-                processes.signal(processes.identify(pid), signal.SIGKILL)
+            _kill_below(instance.minder)
             processes.signal(instance.minder, signal.SIGKILL)
 
     def has_ended(self, instance: Instance, probe: str) -> None:
         """The minder is gone: how the instance ended is in exit.json, or nobody knows."""
         containers = self._launcher.container_for(instance.spec)
-        if containers is None:
+        if containers is None and not _filled_disk(instance):
             self._note_end(instance, probe, None)
             return
-        # The engine may take its time to remove what is left, and all pings wait in this thread.
+        # To remove what is left may take its time, an engine's or the disk's, and all pings wait in this thread.
         arguments = (instance, probe, containers)
         threading.Thread(
             target=self._note_end, args=arguments, name=f"end-{instance.id}", daemon=True
@@ -215,6 +215,9 @@ class Instances:
             containers.discard(instance.id)
         if exit is None and instance.minder is not None:
             end_orphans(instance.minder.pid)
+        if _filled_disk(instance):
+            # At once: others need the room, and control may need some to ask for it.
+            empty(instance.directory)
         failure = instance.state.failure
         if failure is None and not instance.state.stopping and not (exit and exit.asked):
             was_ready = instance.state.ready_at is not None
@@ -337,8 +340,10 @@ class Instances:
             if instance.ended.is_set() or (instance.end_by is not None and instance.end_by <= end_by):
                 return
             instance.end_by = end_by
-            write_note(instance.directory, files.STOP, files.Stop(grace_s))
+            is_noted = write_note(instance.directory, files.STOP, files.Stop(grace_s))
         processes.signal(instance.minder, signal.SIGTERM)
+        if not is_noted and grace_s == 0 and instance.minder is not None:
+            _kill_below(instance.minder)  # its minder cannot read that it has no time, for the disk is full
 
     def _give_up(self, instance: Instance, failure: Failure) -> None:
         """Its start failed. When a minder came after all, that is what has to be ended."""
@@ -431,6 +436,23 @@ class Instances:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
+
+
+def _discard(directory: Path) -> None:
+    try:
+        remove(directory)
+    except OSError as error:
+        log.warning("what is left of an instance cannot be removed", extra={"error": str(error)})
+
+
+def _filled_disk(instance: Instance) -> bool:
+    failure = instance.state.failure
+    return failure is not None and failure.code == failures.OUT_OF_DISK
+
+
+def _kill_below(minder: processes.ProcessIdentity) -> None:
+    for pid in limits.descendants(minder.pid):
+        processes.signal(processes.identify(pid), signal.SIGKILL)
 
 
 def _image(manifest: Manifest, environment: Environment) -> str:

@@ -80,7 +80,7 @@ class Runner:
 
     def recover(self) -> None:
         """What a start begins with: nobody knows what happened while no control ran."""
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             if not self._store.is_shared:
                 tx.work.release_all()
             for kind, reconciler in self._reconcilers.items():
@@ -141,7 +141,7 @@ class Runner:
             self._wish(concerned)
 
     def _wish(self, uids: set[str]) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             for uid in sorted(uids):
                 resource = tx.resources.get(uid)
                 if resource is not None:
@@ -184,7 +184,7 @@ class Runner:
             due = tx.work.next_due()
         if due is None or due > self._clock.now():
             return []
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             return tx.work.take(limit, LEASE_S)
 
     def _submit(self, lease: Lease) -> None:
@@ -195,7 +195,7 @@ class Runner:
         if not is_paused:
             self._pool.submit(self._work_counted, lease)
             return
-        with self._store.write() as tx:  # paused since it was taken: it stays due
+        with self._store.write(on_full_disk=True) as tx:  # paused since it was taken: it stays due
             tx.work.finish(lease, 0.0)
 
     def _work_counted(self, lease: Lease) -> None:
@@ -220,7 +220,7 @@ class Runner:
             has_failed = True
             again_s = min(_LONGEST_BACK_OFF_S, 0.25 * 2.0 ** min(lease.attempts, 10))
             self._note(lease, error)
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.work.finish(lease, again_s, has_failed=has_failed)
 
     def _note(self, lease: Lease, error: Exception) -> None:
@@ -229,7 +229,7 @@ class Runner:
             log.warning("the driver cannot do it now", extra=fields | {"error": str(error)})
         else:
             log.error("reconciling failed", extra=fields, exc_info=error)
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             if tx.resources.get(lease.uid) is not None:
                 tx.events.add(lease.uid, "step failed", error=f"{type(error).__name__}: {error}"[:500])
 

@@ -119,5 +119,5 @@ class Cleaning:
         return scaling_activities.forget_old(self._store, self._clock.now())
 
     def _forget_history(self) -> int:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             return tx.alarm_history.forget_old()

@@ -49,7 +49,7 @@ def forget_old(store: Store, now: datetime) -> int:
             if record.modified_at < now - KEPT_FOR and not _has_endpoint(tx, record)
         ]
     if old:
-        with store.write() as tx:
+        with store.write(on_full_disk=True) as tx:
             for record in old:
                 tx.resources.delete(record.uid)
     return len(old)

@@ -179,14 +179,14 @@ class EndpointReconciler:
             capture=wanted.capture,
         )
         state = replace(loaded.state, route=route, route_generation=generation, is_route_acked=False)
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.work.hold(lease, LEASE_S)
             resource = tx.resources.update(loaded.resource, state=state)
         return replace(loaded, resource=resource, state=state)
 
     def _forget(self, lease: Lease, loaded: _Loaded) -> None:
         deployment = loaded.state.deployment
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.work.hold(lease, LEASE_S)
             if deployment is not None:
                 deployment_records.append(tx, deployment.id, (), "superseded", self._clock.now())
@@ -207,7 +207,7 @@ class EndpointReconciler:
         if not (changes_resource or changed or plan.create or plan.retire or plan.notes):
             return loaded
         resource = loaded.resource
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.work.hold(lease, LEASE_S)
             if changes_resource:
                 resource = tx.resources.update(
@@ -293,7 +293,7 @@ class EndpointReconciler:
             except DriverError as error:
                 refusal = error  # those that were begun are noted first
                 break
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.work.hold(lease, LEASE_S)
             for id_, handle in handles.items():
                 tx.instances.set_handle(id_, handle)
@@ -310,7 +310,7 @@ class EndpointReconciler:
         running = [row for row in leaving if _status(loaded, row).is_live]
         if ended:
             self._driver.remove(ended)
-            with self._store.write() as tx:
+            with self._store.write(on_full_disk=True) as tx:
                 tx.work.hold(lease, LEASE_S)
                 tx.instances.delete(ended)
         if not running:

@@ -24,7 +24,7 @@ def forget_old(store: Store, now: datetime) -> int:
         everything = tx.resources.all(SCALING_ACTIVITY_KIND)
         old = [each.uid for each in everything if each.created_at < now - ACTIVITIES_KEPT_FOR]
     if old:
-        with store.write() as tx:
+        with store.write(on_full_disk=True) as tx:
             for uid in old:
                 tx.resources.delete(uid)
     return len(old)

@@ -23,6 +23,7 @@ from clary.store.changes import Changes
 from clary.store.deliveries import Deliveries
 from clary.store.events import Events
 from clary.store.instances import Instances
+from clary.store.reserve import Reserve
 from clary.store.resources import Resources
 from clary.store.tags import Tags
 from clary.store.work import Work
@@ -31,6 +32,9 @@ HEAD = "0002"
 """The newest migration. Opening a store that has it already does not even load Alembic."""
 
 _READERS = 8
+_HOLD_EVERY = 50
+"""Transactions between two looks at what is held back: fewer than take its free pages."""
+
 _SQLITE_IOERR, _SQLITE_FULL = 10, 13
 
 
@@ -54,8 +58,12 @@ class Transaction:
 class Store:
     """Open with `Store.open`. Safe to use from any thread."""
 
-    def __init__(self, writer: sa.Engine, reader: sa.Engine, clock: Clock) -> None:
+    def __init__(
+        self, writer: sa.Engine, reader: sa.Engine, clock: Clock, reserve: Reserve | None = None
+    ) -> None:
         self._writer = writer
+        self._reserve = reserve
+        self._until_hold = 0
         self._reader = reader
         self.changes = Changes()
         self._clock = clock
@@ -63,24 +71,34 @@ class Store:
         self._subscribers: list[Callable[[], None]] = []
 
     @classmethod
-    def open(cls, url: str, clock: Clock, *, is_durable: bool = True) -> "Store":
-        """Opens the store and migrates it. `is_durable=False` skips the disk's confirmation: for tests."""
+    def open(cls, url: str, clock: Clock, *, is_durable: bool = True, has_reserve: bool = False) -> "Store":
+        """Opens the store and migrates it. `is_durable=False` skips the disk's confirmation: for tests.
+
+        `has_reserve`: room is held back for what `write` lets go through on a full disk.
+        """
         writer = sa.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=False)
         reader = sa.create_engine(url, pool_size=_READERS, max_overflow=-1)  # threads are bounded elsewhere
         if writer.dialect.name == "sqlite":
             _configure_sqlite(writer, "BEGIN IMMEDIATE", is_writer=True, is_durable=is_durable)
             _configure_sqlite(reader, "BEGIN", is_writer=False, is_durable=is_durable)
-        store = cls(writer, reader, clock)
+        file = writer.url.database if writer.dialect.name == "sqlite" and has_reserve else None
+        store = cls(writer, reader, clock, Reserve(Path(file)) if file else None)
         with _translated(), writer.begin() as connection:
             _migrate(connection)
         return store
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        """One transaction, committed when the block ends and undone when it raises. Never nested."""
-        with self._lock, _translated(), self._writer.begin() as connection:
-            transaction = Transaction(connection, self._clock)
-            yield transaction
+    def write(self, *, on_full_disk: bool = False) -> Iterator[Transaction]:
+        """One transaction, committed when the block ends and undone when it raises. Never nested.
+
+        `on_full_disk`: it may take what is held back for a full disk, which refuses everything else. For deletions,
+        and for the steps of reconcilers that carry them out.
+        """
+        with self._lock, _translated():
+            self._admit(on_full_disk)
+            with self._writer.begin() as connection:
+                transaction = Transaction(connection, self._clock)
+                yield transaction
         if transaction.resources.written:
             self.changes.note(transaction.resources.written)
         if transaction.work.has_wished:
@@ -103,6 +121,16 @@ class Store:
             for table in tables.metadata.tables.values():
                 connection.execute(table.delete())
         self.changes.note(None)
+
+    def _admit(self, on_full_disk: bool) -> None:
+        """Refuses what may not take the last room, and sees now and then that there is some."""
+        if self._reserve is None:
+            return
+        if not on_full_disk and self._reserve.is_all_there_is():
+            raise _no_room()
+        if self._until_hold == 0:
+            self._reserve.hold(self._writer)
+        self._until_hold = (self._until_hold + 1) % _HOLD_EVERY
 
     @property
     def is_shared(self) -> bool:
@@ -161,9 +189,13 @@ def _translated() -> Iterator[None]:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code not in (_SQLITE_FULL, _SQLITE_IOERR):
             raise
-        raise Fault(
-            "ServiceUnavailable",
-            "The server could not write this: the disk that holds its data is full or failing. "
-            "Nothing was changed; free some space and try again.",
-            503,
-        ) from error
+        raise _no_room() from error
+
+
+def _no_room() -> Fault:
+    return Fault(
+        "ServiceUnavailable",
+        "The server could not write this: the disk that holds its data is full or failing. "
+        "Nothing was changed; free some space and try again.",
+        503,
+    )

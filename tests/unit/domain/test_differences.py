@@ -30,6 +30,7 @@ def test_Z03_each_change_is_a_line() -> None:
         model_name="n",
         count=3,
         weight=0.25,
+        volume_bytes=5 << 30,
         artifacts=(Artifact("s3://b/n.tar.gz"),),
         environment={"NEW": "1", "SAME": "x", "OTHER": "secret-2"},
     )
@@ -40,6 +41,7 @@ def test_Z03_each_change_is_a_line() -> None:
         "A.model_name: m → n",
         "A.count: 2 → 3",
         "A.weight: 1 → 0.25",
+        "A.volume_bytes: 0 → 5368709120",
         "A.model_data: none → s3://b/n.tar.gz",
         "A.environment.NEW: added",
         "A.environment.OLD: removed",

@@ -22,6 +22,7 @@ from clary.domain.instances import Artifact, InstanceSpec, InstanceStatus
 from clary.drivers.base import DriverError
 from clary.drivers.local import LocalDriver
 from clary.host.service import Host
+from clary.links import instances as files
 from clary.links.hosts import HostClient
 from clary.settings import Settings
 from failing_disk import FailingDisk, installed
@@ -114,6 +115,23 @@ def test_an_instance_fails_for_want_of_space_or_comes_up(
             if not attempt.was_hit:
                 break
         assert MOST_WRITES > at > 5, attempt.writes
+    finally:
+        world.close()
+
+
+def test_an_instance_that_has_no_time_is_ended_although_its_minder_cannot_be_told(
+    root: Path, disk: FailingDisk
+) -> None:
+    world = World(root)
+    try:
+        spec = toy_spec(99, "stubborn")
+        world.driver.start(spec)
+        until_phase(world.driver, spec.instance_id, "ready")
+        with disk.full_at(1, lasting=True):
+            world.driver.stop([spec.instance_id], 0.0)
+            until_phase(world.driver, spec.instance_id, "exited")
+        # Its minder saw it end and wrote that down; it was not given up on and killed as well.
+        assert (root / "d/instances" / spec.instance_id / files.EXIT).exists()
     finally:
         world.close()
 

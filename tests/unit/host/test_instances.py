@@ -155,6 +155,19 @@ def test_an_instance_over_its_memory_is_ended_and_told_so(host: HostProcess) -> 
     assert "200 MiB" in failure.reason
 
 
+@pytest.mark.parametrize("file", ["", "unnamed"])
+def test_H08_an_instance_over_its_disk_is_ended_told_so_and_cleared_away(
+    host: HostProcess, file: str
+) -> None:
+    spec = toy_spec(1, f"fill:{file}", volume_bytes=32 << 20)
+    failure = failure_of(host, spec)
+    assert failure.code == "OutOfDisk"
+    assert "it has 32 MiB (VolumeSizeInGB)" in failure.reason
+    assert [
+        path for path in host.directory(spec.instance_id).rglob("*") if path.stat().st_size > 1 << 20
+    ] == []
+
+
 def test_binary_output_is_made_printable(host: HostProcess) -> None:
     failure = failure_of(host, toy_spec(1, "binary"))
     assert failure.log_tail

@@ -47,8 +47,8 @@ class _CrashingStore:
         return getattr(self._store, name)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        with self._store.write() as tx:
+    def write(self, *, on_full_disk: bool = False) -> Iterator[Transaction]:
+        with self._store.write(on_full_disk=on_full_disk) as tx:
             yield tx
         self._point.passed()
 

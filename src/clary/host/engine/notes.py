@@ -14,7 +14,10 @@ FILE = "container.json"
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """`pid` is the container's first process as this machine sees it. `refused`: why the engine did not start it."""
+    """`pid` is the container's first process as this machine sees it. `refused`: why the engine did not start it.
+
+    `layer`: the directory of what it writes beside its mounts, where the engine says one.
+    """
 
     container: str = ""
     pid: int = 0
@@ -23,6 +26,7 @@ class Note:
     out_of_memory: bool = False
     refused: str = ""
     removed: bool = False  # nothing of it is left with the engine
+    layer: str = ""
 
 
 def read(directory: Path) -> Note | None:

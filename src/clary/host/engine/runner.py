@@ -104,7 +104,7 @@ class _Runner:
         engine.start(id)
         found = engine.inspect(id)
         pid = int(found["State"]["Pid"])
-        note = Note(id, pid, _start_time(pid))
+        note = Note(id, pid, _start_time(pid), layer=_layer(found))
         watched = _pidfd(pid)
         if watched is None:  # it has ended already: there is nothing to reach
             return _Running(plan, engine, note, output, None, None, plan.port)
@@ -344,6 +344,11 @@ def _start_time(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def _layer(found: Mapping[str, Any]) -> str:
+    """Engines that keep containers in overlay file systems say where; others say nothing."""
+    return str(((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
 
 
 def _is_alive(note: Note) -> bool:

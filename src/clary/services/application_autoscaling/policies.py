@@ -73,7 +73,7 @@ class Policies:
     def delete_scaling_policy(
         self, call: Call, params: shapes.DeleteScalingPolicyRequest
     ) -> shapes.DeleteScalingPolicyResponse:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             target = kinds.require_target(tx, call, params, "found")
             for policy in tx.resources.children(target.arn, SCALING_POLICY_KIND):
                 if _spec_of(policy).name == params["PolicyName"]:

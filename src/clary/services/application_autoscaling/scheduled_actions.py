@@ -61,7 +61,7 @@ class ScheduledActions:
         self, call: Call, params: shapes.DeleteScheduledActionRequest
     ) -> shapes.DeleteScheduledActionResponse:
         name = params["ScheduledActionName"]
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             target = kinds.require_target(tx, call, params, "found")
             for action in tx.resources.children(target.arn, SCHEDULED_ACTION_KIND):
                 if _spec_of(action).name == name:

@@ -63,7 +63,7 @@ class Targets:
     def deregister_scalable_target(
         self, call: Call, params: shapes.DeregisterScalableTargetRequest
     ) -> shapes.DeregisterScalableTargetResponse:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             deregister(tx, kinds.require_target(tx, call, params, "found"))
         return {}
 

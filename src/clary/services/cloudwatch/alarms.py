@@ -52,7 +52,7 @@ class Alarms:
     def delete_alarms(self, call: Call, request: shapes.DeleteAlarmsInput) -> None:
         """Names of alarms that are not there are passed over."""
         names = list(dict.fromkeys(request["AlarmNames"]))
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             found = [alarm for name in names if (alarm := find_alarm(tx, call.account, call.region, name))]
             if sum(alarm.spec_as(AlarmSpec).rule != "" for alarm in found) > 1:
                 raise invalid("At most one composite alarm can be deleted in one call.")

@@ -22,7 +22,6 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
         "VpcConfig",
         "ExecutionRoleArn",
         "DataCaptureConfig.KmsKeyId: captured data is not encrypted",
-        "ProductionVariants.VolumeSizeInGB",
         "ProductionVariants.InferenceAmiVersion",
         "ProductionVariants.VariantInstanceProvisionTimeoutInSeconds",
     ),

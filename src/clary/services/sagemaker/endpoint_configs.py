@@ -89,7 +89,7 @@ class EndpointConfigs:
     @operation("DeleteEndpointConfig")
     def delete_endpoint_config(self, call: Call, params: shapes.DeleteEndpointConfigInput) -> None:
         """Endpoints that use it keep the copy they were made from."""
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.resources.delete(require(tx, call, ENDPOINT_CONFIG, params["EndpointConfigName"]).uid)
 
 

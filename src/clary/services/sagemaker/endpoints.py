@@ -163,7 +163,7 @@ class Endpoints:
 
     @operation("DeleteEndpoint")
     def delete_endpoint(self, call: Call, params: shapes.DeleteEndpointInput) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             endpoint = require(tx, call, ENDPOINT, params["EndpointName"])
             if is_in_progress(endpoint.status):
                 raise _in_progress(endpoint)

@@ -112,4 +112,5 @@ def _variant(
         models=None if several else models_of(container),
         containers=several,
         is_direct=is_direct(model),
+        volume_bytes=variant.get("VolumeSizeInGB", 0) << 30,
     )

@@ -84,5 +84,5 @@ class Models:
     @operation("DeleteModel")
     def delete_model(self, call: Call, params: shapes.DeleteModelInput) -> None:
         """Endpoints that use it keep the copy they were made from."""
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.resources.delete(require(tx, call, MODEL, params["ModelName"]).uid)

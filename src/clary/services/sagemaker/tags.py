@@ -41,7 +41,7 @@ class Tags:
 
     @operation("DeleteTags")
     def delete_tags(self, call: Call, params: shapes.DeleteTagsInput) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             resource = _tagged(tx, call, params["ResourceArn"])
             tx.tags.remove(resource.uid, params["TagKeys"])
 

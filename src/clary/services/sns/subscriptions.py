@@ -74,7 +74,7 @@ class Subscriptions:
 
     @operation("Unsubscribe")
     def unsubscribe(self, call: Call, request: shapes.UnsubscribeInput) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.resources.delete(access.subscription(tx, call, request["SubscriptionArn"]).uid)
 
     @operation("ListSubscriptions")

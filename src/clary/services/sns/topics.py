@@ -60,7 +60,7 @@ class Topics:
     @operation("DeleteTopic")
     def delete_topic(self, call: Call, request: shapes.DeleteTopicInput) -> None:
         """With its subscriptions; one that is not there is no error."""
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             found = find_topic(tx, request["TopicArn"])
             if found is None or (found.account, found.region) != (call.account, call.region):
                 return

@@ -7,9 +7,12 @@ import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 IMPORTED_WITH = os.environ.get("TOY_IMPORT", "")
 
@@ -116,6 +119,17 @@ def _eat(config: Mapping[str, object], argument: str) -> int:
         time.sleep(0.02)
 
 
+def _fill(config: Mapping[str, object], argument: str) -> int:
+    """Writes on and on, a full disk or not; `unnamed`: into a file that nobody else can find."""
+    with tempfile.NamedTemporaryFile(delete=argument == "unnamed", buffering=0) as file:
+        if argument == "unnamed":
+            Path(file.name).unlink()
+        while True:
+            with suppress(OSError):
+                file.write(b"x" * (1 << 20))
+            time.sleep(0.01)
+
+
 def _binary(config: Mapping[str, object], argument: str) -> int:
     sys.stdout.buffer.write(bytes(range(256)) * 10 + b"\n")
     sys.stdout.buffer.flush()
@@ -160,6 +174,7 @@ _BEHAVIOURS: dict[str, Callable[[Mapping[str, object], str], int]] = {
     "unwell": _unwell,
     "stubborn": _stubborn,
     "eat": _eat,
+    "fill": _fill,
     "binary": _binary,
     "flood": _flood,
     "family": _family,

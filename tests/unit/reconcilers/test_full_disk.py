@@ -1,0 +1,56 @@
+"""A disk that is full and stays so: endpoints can be deleted, with all their steps; nothing new is begun."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clary.domain.faults import Fault
+from clary.links import route_messages
+from clary.links.routes import RouteHub
+from clary.settings import Settings
+from control.harness import Control, Ids
+from failing_disk import FailingDisk, installed
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="clary-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
+    with installed(root, monkeypatch) as disk:
+        yield disk
+
+
+def routed(root: Path) -> set[str]:
+    return {route.key.name for route in route_messages.read_routes(root / "run" / "routes")}
+
+
+def test_H01_an_endpoint_is_deleted_on_a_full_disk(root: Path, disk: FailingDisk) -> None:
+    settings = Settings(data_dir=root, cache_dir=root)
+    settings.routes_dir.mkdir(parents=True)
+    control = Control(root, routing=RouteHub(settings), ids=Ids(), has_reserve=True)
+    control.model()
+    control.config()
+    for name in ("kept", "full"):
+        control.endpoint(name)
+    control.settle(3)
+    assert routed(root) == {"kept", "full"}
+    with disk.full_at(1, lasting=True, in_place=True):
+        with pytest.raises(Fault, match="free some space"):
+            control.endpoint("new")
+        control.call("DeleteEndpoint", EndpointName="full")
+        control.settle(4)
+        with pytest.raises(Fault, match="Could not find endpoint"):
+            control.describe("full")
+        assert len(control.held) == 1
+        assert routed(root) == {"kept"}
+    assert control.describe("kept")["EndpointStatus"] == "InService"
+    control.endpoint("new")
+    control.settle(3)
+    assert control.describe("new")["EndpointStatus"] == "InService"
+    control.close()
