@@ -18,8 +18,9 @@ class Load:
     ) -> None:
         """`members` are more of the request's."""
         self._members = members
-        self.answers: list[float] = []
-        self.failures: list[str] = []
+        self._round = 0  # each request belongs to the one in which it begins
+        self._answers: list[tuple[int, float]] = []
+        self._failures: list[tuple[int, str]] = []
         self._runtime = server.client("sagemaker-runtime")
         self._endpoint = endpoint
         self._body = csv(features)
@@ -39,19 +40,31 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def answers(self) -> list[float]:
+        return [answer for _, answer in self._answers]
+
+    @property
+    def failures(self) -> list[str]:
+        return [failure for _, failure in self._failures]
+
     def more(self, count: int = 20) -> list[float]:
-        """Answers to requests that begin from now on: at least so many, and no failure."""
-        known = len(self.failures)
-        begun = len(self.answers) + len(self._threads)  # those that are under way now do not count
-        enough = begun + count
+        """Answers to requests that begin from now on: at least so many, and no failure of one of them."""
+        self._round = since = self._round + 1
+
+        def begun(told: list[tuple[int, Any]]) -> list[Any]:
+            return [each for number, each in told if number >= since]
+
         eventually(
-            lambda: len(self.failures) > known or len(self.answers) >= enough, f"answers of {self._endpoint}"
+            lambda: begun(self._failures) or len(begun(self._answers)) >= count,
+            f"answers of {self._endpoint}",
         )
-        assert self.failures[known:] == []
-        return self.answers[begun:]
+        assert begun(self._failures) == []
+        return begun(self._answers)
 
     def _ask(self) -> None:
         while not self._over.is_set():
+            number = self._round
             try:
                 answer = self._runtime.invoke_endpoint(
                     EndpointName=self._endpoint,
@@ -60,6 +73,6 @@ class Load:
                     Body=self._body,
                     **self._members,
                 )
-                self.answers.append(round(numbers(answer["Body"].read())[0], 3))
+                self._answers.append((number, round(numbers(answer["Body"].read())[0], 3)))
             except (ClientError, BotoCoreError, ValueError) as error:
-                self.failures.append(str(error))
+                self._failures.append((number, str(error)))

@@ -5,6 +5,8 @@ import os
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -131,6 +133,15 @@ def processes_of(server: RunningServer) -> list[int]:
         if marker in told:
             found.append(process.pid)
     return found
+
+
+def minder_of(server: RunningServer, id_: str = "i-") -> int:
+    """The minder of the instance whose id begins so: of its processes the one that works in its directory first."""
+    for pid in processes_of(server):
+        with suppress(OSError):  # one that has ended meanwhile
+            if Path(f"/proc/{pid}/cwd").readlink().name.startswith(id_):
+                return pid
+    raise AssertionError(f"no instance {id_} runs")
 
 
 def _session_directory(pid: int) -> str:

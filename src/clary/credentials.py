@@ -72,8 +72,9 @@ def _fresh() -> dict[str, object]:
 
 
 def _write(file: Path, content: dict[str, object]) -> None:
+    # One that was killed here may have left its own, and in a container every first process has the same number.
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         json.dump(content, stream, indent=1)
         stream.flush()

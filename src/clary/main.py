@@ -28,7 +28,7 @@ from clary.domain.faults import Fault
 from clary.domain.images import OwnImage
 from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
-from clary.drivers.base import Driver
+from clary.drivers.base import Driver, DriverError
 from clary.drivers.local import LocalDriver
 from clary.links import hosts, priorities, processes
 from clary.links.captures import Header
@@ -69,6 +69,7 @@ log = logging.getLogger("clary.control")
 _CLEAN_EVERY_S = 86_400.0
 _SHIP_EVERY_S = 2.0
 _GIVES_WAY_BY = 5
+_HOST_SAYS_WITHIN_S = 15.0  # how it is; shorter than commands wait for their answer
 
 SERVICES = (admin, application_autoscaling, cloudwatch, ecr, iam, logs, s3, sagemaker, sns, sts)
 RUNTIME_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
@@ -292,18 +293,22 @@ class Control:
         return [] if page is None else [event.message for event in page.events][-lines:]
 
     def _reset(self) -> None:
-        """Back to an empty server: instances, routes, resources, objects, metrics and logs."""
-        reset.empty(self._runner, self._store, self._driver, self._hub)
-        self._captures.clear()
-        self._blobs.clear()
-        self._metrics.clear()
-        self._logs.clear()
+        """Back to an empty server: instances, routes, resources, objects, metrics and logs. May be repeated."""
+        try:
+            reset.empty(self._runner, self._store, self._driver, self._hub)
+            self._captures.clear()
+            self._blobs.clear()
+            self._metrics.clear()
+            self._logs.clear()
+        except (DriverError, RoutingError, LogsUnavailable) as error:
+            text = f"Reset did not finish: {error}. Try again."
+            raise Fault("ServiceUnavailable", text, 503) from error
         self._identities.publish()
 
     def _why_not_isolated(self) -> str:
         """A host that is away says nothing: it refuses such an instance itself where it cannot isolate one."""
         try:
-            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, timeout_s=5.0)
+            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, _HOST_SAYS_WITHIN_S)
         except (hosts.HostError, hosts.HostUnavailable):
             return ""
         return "" if status.sandbox_rung > 0 else f"it needs sandbox rung 1, and this is {status.sandbox}"
@@ -312,7 +317,7 @@ class Control:
         """How the other processes are, as far as control can see."""
         parts: dict[str, object] = {"Gateways": len(running_gateways(self._settings))}
         try:
-            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, timeout_s=5.0)
+            status = self._host.call("status", hosts.GetStatus(), hosts.HostStatus, _HOST_SAYS_WITHIN_S)
         except (hosts.HostError, hosts.HostUnavailable) as error:
             return parts | {"Host": f"does not answer: {error}", "Environments": {}}
         environments = {

@@ -56,7 +56,7 @@ class Settings:
     s3_base_domain: str = "localhost"  # BUCKET.DOMAIN means that bucket; empty: buckets stand in paths only
     upload_keep_s: float = 604_800.0  # until an upload in parts that nobody completes is ended
     hold_describe_s: float = 10.0  # a Describe waits this long for a status that settles soon; 0: never
-    gateway_ack_timeout_s: float = 2.0  # until a gateway must have taken a route; then it is restarted
+    gateway_ack_timeout_s: float = 10.0  # until a gateway must have taken a route; then it is restarted
     telemetry_interval_s: float = 5.0  # between two reports of metrics
     metric_keep_s: float = 900.0  # how long reports wait for a control process that is away
 

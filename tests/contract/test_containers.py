@@ -46,7 +46,7 @@ def host(shared: HostProcess, engine: TestEngine) -> Iterator[HostProcess]:
         OPEN.pop().close()
     shared.resume()
     shared.driver.remove([status.instance_id for status in shared.driver.list()])
-    assert engine.containers() == []
+    engine.until_empty()
 
 
 OF_AWS = "111122223333.dkr.ecr.us-east-1.amazonaws.com/mine:1"
@@ -186,6 +186,12 @@ def test_H04_what_is_wrong_with_an_image_is_said(
 ) -> None:
     engine.make_image("empty", empty_root())
     found = failure(host, container_spec(1, network_isolated=True, **changes))
+    if (
+        found.code == code == "PingTimeout" and words not in found.reason
+    ):  # on a busy machine nobody answered yet
+        found = failure(
+            host, container_spec(2, network_isolated=True, **{**changes, "startup_timeout_s": 30.0})
+        )
     assert (found.code, words in found.reason) == (code, True), found
     assert found.next_command
 
@@ -259,7 +265,7 @@ def test_what_a_killed_process_leaves_with_the_engine_is_removed(
         os.kill(minder.pid, signal.SIGKILL)
         host.start()
     assert until_phase(host.driver, spec.instance_id, "exited").failure is not None
-    assert engine.containers() == []
+    engine.until_empty()
     with pytest.raises((OSError, http.client.HTTPException)):
         container.invoke(b"1")
 
@@ -305,7 +311,7 @@ def test_the_engine_publishes_the_port_where_its_networks_cannot_be_entered(
     finally:
         runner.terminate()
         assert runner.wait(PATIENCE_S) == 0
-    assert engine.containers() == []
+    engine.until_empty()
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ WITH_OWN_THREADS = {
 }
 LOCKS = sorted(path for folder in FOLDERS for path in folder.glob("*.lock"))
 
+PATIENCE_S = 240.0
 ZYGOTE = Path(__file__).parents[1] / "framework_zygote.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -68,7 +69,7 @@ class Server:
 
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(60)
+        connection.settimeout(PATIENCE_S)
         connection.connect(str(self.path))
         return connection
 
@@ -133,7 +134,7 @@ def serving(framework: Framework, tmp_path: Path, **config: object) -> Iterator[
             if b"serving at" in line:
                 break
         else:
-            pytest.fail(f"the server ended: {process.communicate(60)[1].decode()}")
+            pytest.fail(f"the server ended: {process.communicate(PATIENCE_S)[1].decode()}")
         while not child:
             child = int(process.stdout.readline().split()[1])
         yield Server(process, child, tmp_path / "http.sock")
@@ -144,8 +145,8 @@ def serving(framework: Framework, tmp_path: Path, **config: object) -> Iterator[
 def stop(process: Launched, child: int) -> int:
     if process.poll() is None and child:
         subprocess.run(["kill", "-TERM", str(child)], check=False)
-    process.communicate(60)
-    return process.wait(60)
+    process.communicate(PATIENCE_S)
+    return process.wait(PATIENCE_S)
 
 
 def test_the_manifest_says_what_the_host_needs(framework: Framework) -> None:
@@ -264,7 +265,7 @@ def test_stopping_finishes_the_request_under_way(framework: Framework, tmp_path:
         busy.sendall(body)
         received = b"".join(iter(lambda: busy.recv(65536), b""))
         assert received.endswith(framework.request["answer"].encode())
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"no model at all", b"\0" * 1000])
@@ -276,8 +277,8 @@ def test_a_model_that_does_not_load_says_so_last(
     name = next(path.name for path in framework.model_dir.iterdir() if path.is_file())
     (model_dir / name).write_bytes(content)
     process = launch(framework, model_dir, tmp_path)
-    _, errors = process.communicate(60)
-    assert process.wait(60) == 1
+    _, errors = process.communicate(PATIENCE_S)
+    assert process.wait(PATIENCE_S) == 1
     last = errors.decode().splitlines()[-1]
     assert last.startswith("model did not load: ")
     assert name in last
@@ -287,16 +288,16 @@ def test_a_model_that_does_not_load_says_so_last(
 def test_an_empty_model_directory_says_so(framework: Framework, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     process = launch(framework, tmp_path / "model", tmp_path)
-    _, errors = process.communicate(60)
-    assert process.wait(60) == 1
+    _, errors = process.communicate(PATIENCE_S)
+    assert process.wait(PATIENCE_S) == 1
     assert errors.decode().splitlines()[-1].startswith("model did not load: the model archive has no ")
 
 
 @pytest.mark.parametrize("listen", ["unix:/nowhere/http.sock", "http.sock", "tcp:127.0.0.1"])
 def test_an_address_that_cannot_be_used_says_so(framework: Framework, tmp_path: Path, listen: str) -> None:
     process = launch(framework, framework.model_dir, tmp_path, listen=listen)
-    _, errors = process.communicate(60)
-    assert process.wait(60) == 1
+    _, errors = process.communicate(PATIENCE_S)
+    assert process.wait(PATIENCE_S) == 1
     assert errors.decode().splitlines()[-1].startswith("server did not start: cannot listen at ")
 
 

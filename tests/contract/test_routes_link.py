@@ -7,11 +7,13 @@ import errno
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -240,13 +242,40 @@ def test_a_gateway_that_loses_its_link_must_apply_all_the_same(scene: Scene) -> 
 @pytest.mark.parametrize("is_connected", [True, False])
 def test_a_gateway_that_does_not_apply_in_time_is_ended(hasty: Scene, is_connected: bool) -> None:
     good, bad = hasty.gateway().join(), hasty.gateway()
+    # Beforehand, whatever comes: how long this test takes for it must not matter.
+    good.say(Applied(1 << 30))
+    good.say(Metrics(batch(1)))
+    good.hear(MetricsTaken)  # so control has heard what was said before
     if is_connected:
         bad.join()
     (published,) = hasty.publish(route("a"))
-    good.apply()
     done(published)
     assert bad.process.wait(PATIENCE_S) == -9
     assert good.process.poll() is None
+
+
+def test_time_in_which_the_machine_stands_still_is_held_against_no_gateway(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = scene.gateway().join()
+    skipped_s: list[float] = []
+    pause = scene.hub._pause
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(skipped_s), sleep=time.sleep)
+
+    def stand_still(deadline: float) -> None:
+        pause(deadline)
+        skipped_s.append(10 * PATIENCE_S)
+
+    (published,) = scene.publish(route("a"))
+    change = gateway.hear(Change)
+    with monkeypatch.context() as patch:
+        patch.setattr("clary.links.routes.time", clock)
+        patch.setattr(scene.hub, "_pause", stand_still)
+        while len(skipped_s) < 3:
+            assert is_waiting(published)
+        gateway.say(Applied(change.version))
+        done(published)
+    assert gateway.process.poll() is None
 
 
 def test_U03_a_gateway_that_is_only_starting_is_waited_for(tmp_path: Path) -> None:
@@ -392,6 +421,33 @@ def test_a_gateway_that_could_not_be_accepted_is_accepted_later(
         assert refusals == []
     finally:
         scene.close()
+
+
+def test_a_gateway_that_there_was_no_thread_for_is_not_waited_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = ["routes-read", "routes-send"]
+    start = threading.Thread.start
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name in lacking:
+            lacking.remove(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    gateway = scene.gateway()
+    for _ in range(2):
+        with suppress(OSError):  # it may be closed before it has said who it is
+            gateway.connect()
+        assert gateway.sock is not None
+        with suppress(ConnectionResetError):
+            assert gateway.sock.recv(1) == b""
+    gateway.join()
+    (published,) = scene.publish(route("a"))
+    gateway.apply()
+    done(published)
+    assert lacking == []
 
 
 def test_draining_asks_every_gateway_and_joins_their_answers(scene: Scene) -> None:

@@ -105,6 +105,13 @@ class TestEngine:
     def containers(self) -> Sequence[str]:
         return [name for each in self.client.labelled() for name in each["Names"]]
 
+    def until_empty(self) -> None:
+        """What could not be removed at once, because the engine had no time for it, is removed soon after."""
+        deadline = time.monotonic() + PATIENCE_S
+        while left := self.containers():
+            assert time.monotonic() < deadline, f"these were left: {left}"
+            time.sleep(0.05)
+
     def _podman(self, *arguments: str) -> list[str]:
         return ["podman", "--root", str(self.root / "s"), "--runroot", str(self.root / "r"), *arguments]
 

@@ -71,7 +71,7 @@ def _obey(
                 else ""
             )
             request = urllib.request.Request(fetch.replace("TOKEN", ""), headers={"Authorization": token})
-            return urllib.request.urlopen(request, timeout=5).read().decode()
+            return urllib.request.urlopen(request, timeout=60).read().decode()
         if fill:
             return len(b"x" * fill)
         if end:

@@ -164,7 +164,8 @@ def test_U05_an_upload_its_client_gives_up_ends_at_control(gateway: World, contr
         sock.sendall(head + b"x" * 1000)
         eventually(lambda: control.connections == 1)
     eventually(lambda: not any(thread.is_alive() for thread in control._threads[1:]))
-    assert [seen.body for seen in control.seen] in ([], [b"x" * 1000])
+    assert len(control.seen) <= 1
+    assert all((b"x" * 1000).startswith(seen.body) for seen in control.seen)  # as far as it was passed on
 
 
 def test_U05_an_early_answer_of_control_reaches_a_client_that_still_sends(

@@ -58,15 +58,15 @@ def test_H05_no_gateway_answers_from_a_route_that_is_withdrawn(pair: World) -> N
 
 
 def test_H05_a_gateway_that_hangs_is_ended_so_that_routes_stay_true(tmp_path: Path) -> None:
-    with world(tmp_path, gateways=2, gateway_ack_timeout_s=1.0) as made:
-        hung = made.processes[1]
+    # Alone: within so short a time another one might only be slow, and end as well.
+    with world(tmp_path, gateway_ack_timeout_s=1.0) as made:
+        hung = made.processes.pop(0)
         hung.send_signal(SIGSTOP)
         made.endpoint(made.container(), name="true")
         assert hung.wait(PATIENCE_S) == -SIGKILL
-        del made.processes[1]
+        made.start_gateway(0)
         assert invoke(made.client(), "true") == b"1.0"
-        made.start_gateway(1)
-        assert door.ask_state(made.settings.gateway_socket(1)).routes_version == 2
+        assert door.ask_state(made.settings.gateway_socket(0)).routes_version == 2
 
 
 def test_Z04_endpoints_answer_without_control_and_across_its_restart(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_Z04_what_waits_at_a_listening_socket_is_known() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listening:
         assert queue_length(listening) == 0
         waiting = [socket.create_connection(listening.getsockname(), timeout=PATIENCE_S) for _ in range(5)]
-        assert queue_length(listening) == 5
+        eventually(lambda: queue_length(listening) == 5)
         for connection in waiting:
             connection.close()
 

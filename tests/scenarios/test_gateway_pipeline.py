@@ -153,8 +153,10 @@ def test_H05_who_waits_too_long_is_told_and_the_next_gets_its_own_answer(gateway
             let_go.wait(60)
         return echo(sock, seen)
 
-    name = gateway.endpoint(gateway.container(hang), pipelines=True, timeout_s=0.5)
+    container = gateway.container(hang)
+    name = gateway.endpoint(container, pipelines=True, timeout_s=0.5)
     assert status(client, name, b"hang") == 424
+    gateway.endpoint(container, pipelines=True, name=name, generation=2)  # with time enough for the others
     assert invoke(client, name, b"next") == b"next"
     let_go.set()
     assert [invoke(client, name, b"%d" % n) for n in range(5)] == [b"%d" % n for n in range(5)]

@@ -22,8 +22,12 @@ from platform_models import booster_archive, create, csv, deploy, eventually, re
 ACCOUNT = "123456789012"
 
 
+SESSION = botocore.session.Session()
+"""One for all: each has to read the services' models for itself."""
+
+
 def client(server: RunningServer, service: str, key: str, secret: str, token: str | None = None) -> Any:
-    return botocore.session.Session().create_client(
+    return SESSION.create_client(
         service,
         endpoint_url=server.url,
         region_name=server.settings.region,

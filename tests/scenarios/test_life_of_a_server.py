@@ -13,6 +13,7 @@ from platform_models import (
     deploy,
     eventually,
     invoke,
+    minder_of,
     predictions,
     processes_of,
     regressor,
@@ -80,19 +81,12 @@ def test_Z04_a_killed_instance_is_replaced_and_the_reason_is_told(data_dir: Path
     with RunningServer(data_dir) as server:
         deploy(server, "replaced", booster)
         first = _ready_instances(server, "replaced")
-        os.kill(_instance_process(server), signal.SIGKILL)
+        os.kill(limits.descendants(minder_of(server))[-1], signal.SIGKILL)  # the instance itself
         eventually(lambda: set(_ready_instances(server, "replaced")) - set(first), "another instance")
         eventually(lambda: _answers(server, "replaced", features), "it to answer")
         assert invoke(server, "replaced", features) == pytest.approx(predictions(booster, features), rel=1e-6)
         story = server.running.client().admin("GET", "/_clary/why/replaced")
         assert any("SIGKILL" in str(event["Detail"]) for event in story["Events"]), story["Events"]
-
-
-def _instance_process(server: RunningServer) -> int:
-    """The one instance itself: the last below the minder, which is the one that works in its directory."""
-    found = processes_of(server)
-    minder = next(pid for pid in found if Path(f"/proc/{pid}/cwd").readlink().name.startswith("i-"))
-    return limits.descendants(minder)[-1]
 
 
 def _ready_instances(server: RunningServer, name: str) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import xgboost
 from botocore.exceptions import ClientError
 
+from clary.host import limits
 from clary.links import processes
 from clary.links.hosts import HostClient, ListModels, ModelStatus
 from clary.links.instances import minder_of
@@ -20,6 +21,7 @@ from clary.testing.server import RunningServer
 from platform_models import (
     BUCKET,
     IMAGE,
+    PATIENCE_S,
     ROLE,
     archive,
     booster_archive,
@@ -228,10 +230,19 @@ def test_M01_models_lie_on_their_instances_and_move_when_one_dies(server: Runnin
     homes = where(server, endpoint)
     assert sorted(model for models in homes.values() for model in models) == sorted(boosters)  # each at one
     victim = max(homes, key=lambda id_: len(homes[id_]))
-    processes.signal(minder_of(server.settings.instances_dir / victim), SIGKILL)
+    minder = minder_of(server.settings.instances_dir / victim)
+    assert minder is not None
+    kill(minder, *(processes.identify(pid) for pid in limits.descendants(minder.pid)))
     for model, booster in boosters.items():
         assert is_of(booster, predict(server, endpoint, model))
     server.client("sagemaker").delete_endpoint(EndpointName=endpoint)
+
+
+def kill(*victims: processes.ProcessIdentity | None) -> None:
+    """Returns when they are gone: on a busy machine they may answer for a while yet, and end in the middle of it."""
+    for victim in victims:
+        processes.signal(victim, SIGKILL)
+    assert processes.wait_gone([victim for victim in victims if victim is not None], PATIENCE_S) == []
 
 
 def where(server: RunningServer, endpoint: str) -> dict[str, list[str]]:
@@ -269,12 +280,12 @@ def test_M02_models_load_with_control_dead_and_known_ones_answer_without_a_host(
         boosters = [put(server, "alone", f"{n}.tar.gz", n) for n in range(3)]
         endpoint = deploy(server, "alone")
         assert is_of(boosters[0], predict(server, endpoint, "0.tar.gz"))
-        processes.signal(server.supervisor, SIGKILL)
-        processes.signal(server.process("control"), SIGKILL)
+        kill(server.supervisor)
+        kill(server.process("control"))
         assert is_of(boosters[1], predict(server, endpoint, "1.tar.gz"))
         known = [predict(server, endpoint, "1.tar.gz") for _ in range(20)]  # by both gateways
         assert all(is_of(boosters[1], answer) for answer in known)
-        processes.signal(server.process("host"), SIGKILL)
+        kill(server.process("host"))
         assert is_of(boosters[1], predict(server, endpoint, "1.tar.gz"))
         code, message = refusal(server, endpoint, TargetModel="2.tar.gz")
         assert code == "ServiceUnavailable"

@@ -1,6 +1,5 @@
 """The story of updates: a new version takes over step by step under load, and a bad one never does."""
 
-import datetime
 import subprocess
 import sys
 from typing import Any
@@ -106,12 +105,11 @@ def told(server: RunningServer, *command: str) -> str:
 def test_H14_D01_every_strategy_moves_the_traffic_without_a_failed_request(
     server: RunningServer, versions: dict[str, float], strategy: str
 ) -> None:
-    name, policy, stages = f"update-{strategy}", STRATEGIES[strategy], set[str]()
+    name, policy = f"update-{strategy}", STRATEGIES[strategy]
     endpoint(server, name)
 
     def arrived() -> bool:
         found = status(server, name)
-        stages.update(pending_stages(found))
         return (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", BETTER)
 
     with Load(server, name, rows(1)) as load:
@@ -122,7 +120,9 @@ def test_H14_D01_every_strategy_moves_the_traffic_without_a_failed_request(
         assert set(load.more()) == {versions[BETTER]}
         assert set(load.answers) == {versions[GOOD], versions[BETTER]}
         assert load.failures == []
-    assert "Baking" in stages
+    (told_of, _) = server.running.client().admin("GET", f"/_clary/deployments/{name}")["Deployments"]
+    steps = [step["Step"] for step in told_of["Steps"]]
+    assert steps.index("traffic shifted") < steps.index("bake passed") < steps.index("in service")
     found = status(server, name)
     assert found["LastDeploymentConfig"] == policy
     assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
@@ -163,7 +163,7 @@ def test_D01_Z03_a_version_that_cannot_start_is_rolled_back_and_everybody_is_tol
     assert (found["EndpointConfigName"], "FailureReason" in found) == (BETTER, False)
 
 
-def test_D05_an_alarm_rolls_a_canary_back_within_seconds(
+def test_D05_an_alarm_rolls_a_canary_back_long_before_its_bake_is_over(
     server: RunningServer, versions: dict[str, float]
 ) -> None:
     endpoint(server, "alarmed")
@@ -182,7 +182,6 @@ def test_D05_an_alarm_rolls_a_canary_back_within_seconds(
         eventually(lambda: pending_stages(status(server, "alarmed")) == {"Baking"}, "the canary to bake")
         assert set(load.more(60)) == {versions[GOOD], versions[BETTER]}
         cloudwatch.set_alarm_state(AlarmName="Too-Bad", StateValue="ALARM", StateReason="it is bad")
-        went_off = datetime.datetime.now(datetime.UTC)
         found = wait_for_status(server, "alarmed", "InService")
         assert set(load.more()) == {versions[GOOD]}
         assert load.failures == []
@@ -192,7 +191,7 @@ def test_D05_an_alarm_rolls_a_canary_back_within_seconds(
     assert record["Verdict"] == "rolled-back"
     back = next(step for step in record["Steps"] if step["Step"] == "rolling back")
     assert back["Evidence"]["alarms"] == {"Too-Bad": "ALARM"}
-    assert datetime.datetime.fromisoformat(back["At"]) - went_off < datetime.timedelta(seconds=5)
+    assert "bake passed" not in [step["Step"] for step in record["Steps"]]
     cloudwatch.delete_alarms(AlarmNames=["Too-Bad"])
 
 

@@ -1,5 +1,6 @@
 """Where processors are short, serving gets them first: an upload of gigabytes must not hold up invocations."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,5 +37,8 @@ def _session_nice(process: ProcessIdentity) -> str:
 
 
 def _thread_nices(pid: int) -> list[int]:
-    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    return [int(stat.rsplit(")", 1)[1].split()[16]) for stat in stats]
+    nices = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has ended meanwhile
+            nices.append(int((task / "stat").read_text().rsplit(")", 1)[1].split()[16]))
+    return nices

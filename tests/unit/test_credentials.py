@@ -1,5 +1,6 @@
 """The file with the keys: made once, and a damaged one is a complaint with the next step."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,12 @@ def test_a_damaged_file_is_named_with_what_to_do(settings: Settings, content: st
 def test_without_a_server_there_are_no_keys(settings: Settings) -> None:
     with pytest.raises(FileNotFoundError):
         credentials.read(settings)
+
+
+def test_what_a_killed_start_of_the_same_number_left_is_written_over(settings: Settings) -> None:
+    settings.keys_dir.mkdir(parents=True)
+    left = settings.keys_dir / f".credentials.json.{os.getpid()}"
+    left.write_text('{"version": 1, "root": {"access_')
+    made = credentials.ensure(settings)
+    assert credentials.read(settings) == made
+    assert not left.exists()

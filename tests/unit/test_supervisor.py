@@ -218,6 +218,23 @@ def test_Z02_of_two_gateways_the_one_that_retires_already_is_not_kept(
     assert _running(settings) == {}
 
 
+def test_Z02_a_supervisor_that_only_starts_is_found_by_who_stops_the_server(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its processes would be ended under its hands, and it would start others."""
+    looked: list[ProcessIdentity | None] = []
+
+    def adopt(leader: Supervisor) -> bool:
+        looked.append(processes.alive(settings.run_dir / "supervisor.pid.json"))
+        return False
+
+    monkeypatch.setattr(Supervisor, "_adopt", adopt)
+    leader = Supervisor(settings, print)
+    leader.start()
+    assert looked == [processes.current()]
+    leader.stop()
+
+
 def test_Z02_a_terminal_that_closes_does_not_ask_for_new_processes(settings: Settings) -> None:
     before = signal.getsignal(signal.SIGHUP)
     leader = Supervisor(settings, print)

@@ -328,9 +328,8 @@ class FilesystemBlobs(ReadingHalf):
             with self._index.write() as db:
                 unnamed = change(db)
         except OutOfSpace:
-            if not self._reserve.release():
-                raise
-            with self._index.write() as db:
+            # Whoever comes second finds the space given back already, and may need none of it.
+            with self._reserve.given_back(), self._index.write() as db:
                 unnamed = change(db)
         self._payloads.remove(unnamed)
         self._reserve.hold()

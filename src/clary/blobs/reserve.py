@@ -2,7 +2,9 @@
 
 import logging
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -15,12 +17,23 @@ class Reserve:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._is_held = False
 
     def hold(self) -> None:
         """Takes the space, if it is not held and there is any."""
-        if self._is_held:
-            return
+        with self._lock:
+            if not self._is_held:
+                self._take()
+
+    @contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Nobody holds the space inside the block, and nobody takes it again."""
+        with self._lock:
+            self._release()
+            yield
+
+    def _take(self) -> None:
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -29,13 +42,11 @@ class Reserve:
                 os.close(fd)
         except OSError as error:
             log.warning("no space held back for deletions", extra={"error": str(error)})
-            self.release()
+            self._release()
             return
         self._is_held = True
 
-    def release(self) -> bool:
-        """Gives the space back; whether there was any."""
-        was_held, self._is_held = self._is_held, False
+    def _release(self) -> None:
+        self._is_held = False
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
-        return was_held

@@ -31,6 +31,7 @@ NAME = "clary-demo"
 ROLE = "arn:aws:iam::{account}:role/SageMakerExecutionRole"
 IMAGE = "683313688378.dkr.ecr.{region}.amazonaws.com/sagemaker-xgboost:1.7-1"
 SHOWN_ROWS = 10
+STOPS_WITHIN_S = 130.0  # what `clary down` waits: each group of processes has its own grace
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,10 +66,7 @@ def _server(arguments: argparse.Namespace, phases: Phases) -> Iterator[server.Ru
             raise
     try:
         with phases.phase("XGBoost's runtime environment", lambda: _environment(running)):
-            while "ready" not in _environment(running):
-                if "failed" in _environment(running):
-                    raise CommandError(f"the environment could not be built: {_environment(running)}")
-                time.sleep(0.1)
+            _wait_for_environment(running, process, log)
         yield running
     finally:
         with phases.phase("stop Clary"):
@@ -89,19 +87,28 @@ def _wait_until_up(
     raise CommandError(f"`clary up` ended:\n{log.read_text(errors='replace')}")
 
 
+def _wait_for_environment(running: server.Running, process: subprocess.Popen[bytes], log: Path) -> None:
+    while (state := _environment(running)) != "ready":
+        if state.startswith("failed"):
+            raise CommandError(f"the environment could not be built: {state}")
+        if process.poll() is not None:
+            raise CommandError(f"`clary up` ended:\n{log.read_text(errors='replace')}")
+        time.sleep(0.1)
+
+
 def _environment(running: server.Running) -> str:
-    """The state of the XGBoost environment: `ready`, or what is being done for it."""
+    """The state of the XGBoost environment: `ready`, `failed: …`, or what is being done for it."""
     try:
         status = running.client().admin("GET", "/_clary/status")
-    except (OSError, ClientError) as error:
-        return f"asking failed: {error}"
+    except (OSError, ClientError) as error:  # it passes: the host starts, or is just being started again
+        return f"no answer yet: {error}"
     return str(status["Parts"]["Environments"].get("xgboost", ""))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(60)
+        process.wait(STOPS_WITHIN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

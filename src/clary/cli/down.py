@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     leader = processes.alive(found.run_dir / "supervisor.pid.json")
     if leader is not None:
         _stop_by_supervisor(leader, found.stop_grace_s)
-    else:
+    if leader is None or _has_left_something(found):
         killed = supervisor.stop_everything(found)
         for name in killed:
             print(f"{name} did not end by itself and was killed.")
@@ -31,6 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
         else f"Stopped. Everything is kept in {found.data_dir}."
     )
     return 0
+
+
+def _has_left_something(found: settings.Settings) -> bool:
+    """A supervisor that was being killed when it was asked, or in the middle of its work, ends nothing."""
+    names = supervisor.process_names(found)
+    return any(processes.alive(found.run_dir / f"{name}.pid.json") for name in names)
 
 
 def _stop_by_supervisor(leader: processes.ProcessIdentity, grace_s: float) -> None:

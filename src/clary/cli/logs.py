@@ -7,7 +7,7 @@ from typing import Any
 
 from clary.cli import CommandError, server
 from clary.domain.arns import endpoint_log_group
-from clary.wire.client import Client, Refused
+from clary.wire.client import Client, ClientError, Refused
 
 FOLLOW_EVERY_S = 0.5
 
@@ -19,18 +19,27 @@ def run(arguments: argparse.Namespace) -> int:
     while True:
         try:
             streams = _streams(client, group)
-        except Refused as error:
-            if not (error.code == "ResourceNotFoundException" and arguments.follow):
-                raise CommandError(
-                    f"no log of an endpoint called {arguments.name!r}: {error.message}"
-                ) from error
-            streams = []
-        with server.answered():
             for stream in streams:
                 _print_new(client, group, stream, tokens, several=len(streams) > 1)
+        except ClientError as error:
+            _complain(arguments, error)
+            client = server.running(arguments).client()  # it may have another port now
         if not arguments.follow:
             return 0
         time.sleep(FOLLOW_EVERY_S)
+
+
+def _complain(arguments: argparse.Namespace, error: ClientError) -> None:
+    """Who follows waits for what passes: an endpoint that is yet to come, a server that is just being restarted."""
+    is_away = not isinstance(error, Refused) or error.status >= 500
+    is_absent = isinstance(error, Refused) and error.code == "ResourceNotFoundException"
+    if arguments.follow and (is_absent or is_away):
+        return
+    with server.answered():
+        if isinstance(error, Refused) and is_absent:
+            text = f"no log of an endpoint called {arguments.name!r}: {error.message}"
+            raise CommandError(text) from error
+        raise error
 
 
 def _streams(client: Client, group: str) -> list[str]:

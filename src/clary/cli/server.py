@@ -50,7 +50,8 @@ def running(arguments: argparse.Namespace) -> Running:
         key = credentials.read(asked)
     except FileNotFoundError:
         raise CommandError(f"nothing runs on {asked.data_dir}. Start it with: clary up{where}") from None
-    names = [name for name in supervisor.process_names(found) if name.startswith("gateway-")]
+    # Where there is a supervisor, a gateway that just died is about to be started again: it is no reason to complain.
+    names = ["supervisor", *(name for name in supervisor.process_names(found) if name.startswith("gateway-"))]
     if not any(processes.alive(found.run_dir / f"{name}.pid.json") for name in names):
         raise CommandError(
             f"Clary was on {asked.data_dir} but does not run now. Start it with: clary up{where}"

@@ -38,12 +38,13 @@ class Acceptor:
         listening.listen(_BACKLOG)  # may listen already; asking again does no harm
         self._loop.add_reader(listening, self._accept)
 
-    def close(self) -> None:
-        """Accepts no more. What waits is left to the other gateways."""
+    async def close(self) -> None:
+        """Accepts no more. What waits is left to the other gateways; what was accepted has its protocol afterwards."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._listening)
         self._listening.close()
+        await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _accept(self) -> None:
         waiting = queue_length(self._listening)

@@ -112,7 +112,7 @@ class Gateway:
         log.info("gateway is ready", extra={"gateway": self._number, "routes": self._table.version})
         await self._stop.wait()
         log.info("gateway is stopping", extra={"gateway": self._number, "gently": self._quiet_s > 0})
-        acceptor.close()
+        await acceptor.close()
         grace_s = self._settings.invocation_timeout_s + _STOP_MARGIN_S
         if self._quiet_s:
             grace_s = max(grace_s, LONGEST_STREAM_S + _STOP_MARGIN_S)

@@ -21,7 +21,7 @@ from clary.links.frames import FrameError, pack, receive_frame, send_frame
 
 log = getLogger(__name__)
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 15.0
 
 
 class TakeSocket(msgspec.Struct, tag="take_socket", frozen=True):

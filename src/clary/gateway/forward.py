@@ -82,11 +82,12 @@ class Forwarding:
     ) -> None:
         head = exchange.head
         loop = asyncio.get_running_loop()
-        answer = _Answer(exchange, loop)
+        is_pumped = body is None and _has_body(head)
+        answer = _Answer(exchange, loop, is_pumped=is_pumped)
         start = _control_head(path_style(head), identity, request_id, body)
         deadline = loop.time() + NO_PROGRESS_S
         self._control.send(start + (body or b""), answer, deadline, is_head=head.method == b"HEAD")
-        if body is None and _has_body(head):
+        if is_pumped:
             await _pump(exchange, answer)
         how = await answer.done
         if how is not None:
@@ -103,15 +104,19 @@ def _fault(error: Fault | BodyTooLarge | BodyBroken) -> Fault:
 
 
 class _Answer(Waiter):
-    """Control's answer on its way to the client. `done` says how it failed before it began, else None."""
+    """Control's answer on its way to the client. `done` says how it failed before it began, else None. `is_pumped`: the
+    request's body follows its head."""
 
-    def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, exchange: Exchange, loop: asyncio.AbstractEventLoop, *, is_pumped: bool = False
+    ) -> None:
         self.connection: asyncio.Future[Connection | None] = loop.create_future()
         self.done: asyncio.Future[Broken | None] = loop.create_future()
         self.takes_more = asyncio.Event()
         self.takes_more.set()
         self._exchange = exchange
         self._loop = loop
+        self._is_pumped = is_pumped
         self._connection: Connection | None = None
         self._status = 0
         self._fields = b""
@@ -120,6 +125,12 @@ class _Answer(Waiter):
         exchange.on_lost = self.drop
 
     def on_connected(self, connection: Connection) -> None:
+        if self.done.done():  # the client went before
+            connection.abort()
+            return
+        # Said here and not where the body is sent: an early answer may come before, and would make the pool take a
+        # connection on which control still waits for a body.
+        connection.is_sent = not self._is_pumped
         self._connection = connection
         self._settle(self.connection, connection)
 
@@ -191,7 +202,6 @@ async def _pump(exchange: Exchange, answer: _Answer) -> None:
     connection = await answer.connection
     if connection is None:
         return
-    connection.is_sent = False
     is_chunked = b"content-length" not in exchange.head.headers
     loop = asyncio.get_running_loop()
     try:

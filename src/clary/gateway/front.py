@@ -23,6 +23,7 @@ from typing import cast
 from clary import certificates
 from clary.gateway.tunnels import PORT, Refused, Tunnels
 from clary.links.upstream_proxy import OWN_USER
+from clary.wire.connection import has_unread
 
 log = getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Front:
         for opening, deadline in list(self.openings.items()):
             if deadline > now:
                 break
-            opening.close()
+            opening.expire()
         self.tunnels.sweep(now)
         self._ticker = self.loop.call_later(_TICK_S, self._tick)
 
@@ -141,6 +142,11 @@ class _Opening(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+    def expire(self) -> None:
+        """Its time is over, unless it has just said something that this gateway has not come to read."""
+        if not has_unread(self._transport):
+            self.close()
 
     def _hand_over(self, seen: bytes) -> None:
         self._front.openings.pop(self, None)

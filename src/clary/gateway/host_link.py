@@ -46,9 +46,10 @@ class HostLink:
         self._forget_idle()
 
     async def _exchange(self, payload: bytes) -> bytes:
-        if self._idle:
+        idle = self._take_idle()
+        if idle is not None:
             try:
-                return await self._exchange_on(self._idle.pop(), payload)
+                return await self._exchange_on(idle, payload)
             except OSError:
                 self._forget_idle()  # those of the same host's life
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -70,6 +71,14 @@ class HostLink:
             else:
                 writer.close()
         return answer
+
+    def _take_idle(self) -> _Connection | None:
+        """One that is open as far as is known here: writing to another would raise what says nothing of the host."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection[1].is_closing():
+                return connection
+        return None
 
     def _forget_idle(self) -> None:
         idle, self._idle = self._idle, []

@@ -86,7 +86,8 @@ class RouteLink:
         for task in (*self._tasks, *self._drains):
             task.cancel()
         self._collect_metrics()
-        self._send_oldest_batch()
+        for batch in self._recorder.pending():  # in their order; what was sent before is not counted again
+            self._send(Metrics(batch))
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(OSError):
@@ -172,8 +173,10 @@ class RouteLink:
             self._send(Metrics(batch))
 
     def _send(self, message: FromGateway) -> None:
-        if self._writer is not None:
-            self._writer.write(pack(route_messages.encode(message)))
+        writer = self._writer
+        # Of a link that has just broken its reader hears a moment later; writing to it would raise.
+        if writer is not None and not writer.is_closing():
+            writer.write(pack(route_messages.encode(message)))
 
     def _drop(self) -> None:
         for drain in self._drains:  # their numbers mean nothing to the next life of control

@@ -21,7 +21,7 @@ from logging import getLogger
 from typing import Any, Protocol
 
 from clary.gateway.answer_heads import LONGEST_HEAD, AnswerHead, AnswerHeads, Unreadable
-from clary.gateway.upstream import IDLE_CONNECTIONS, IDLE_S, Broken, Open, connect
+from clary.gateway.upstream import IDLE_CONNECTIONS, IDLE_S, Broken, Open, connect, unconnected
 
 log = getLogger(__name__)
 
@@ -89,6 +89,10 @@ class Pipelines:
 
     def forget(self, connection: "Pipeline") -> None:
         self.connections.discard(connection)
+        self.take_out(connection)
+
+    def take_out(self, connection: "Pipeline") -> None:
+        """It is not idle any more."""
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -114,10 +118,11 @@ class Pipelines:
 
     async def _connect_and_begin(self, data: bytes, members: list[Member], deadline: float) -> None:
         try:
-            connection = await connect(self.loop, self.address, lambda: Pipeline(self))
+            connection = await connect(self.loop, self.address, lambda: Pipeline(self), deadline)
         except OSError:
+            how = unconnected(self.loop, deadline)
             for member in members:
-                member.on_broken(Broken.UNREACHABLE)
+                member.on_broken(how)
             return
         connection.begin(data, members, deadline)
 
@@ -164,6 +169,8 @@ class Pipeline(asyncio.Protocol):
             self._transport.write(data)
 
     def abort(self) -> None:
+        """Nobody is given it any more, although the transport tells that it has ended only later."""
+        self._owner.take_out(self)
         if self._transport is not None:
             self._transport.abort()
 
@@ -201,6 +208,10 @@ class Pipeline(asyncio.Protocol):
         elif rest:
             self._received.append(rest)
             self._size = len(rest)
+
+    def eof_received(self) -> None:
+        """It ends, and is given to nobody from now on."""
+        self._owner.take_out(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._owner.forget(self)
@@ -245,7 +256,7 @@ class Pipeline(asyncio.Protocol):
         if self._transport is None:
             return
         if self._will_end or not is_clean:
-            self._transport.abort()
+            self.abort()
             return
         self._is_used = True
         self._idle_since = self._owner.loop.time()

@@ -20,10 +20,11 @@ import httptools
 
 log = getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 10.0  # on a busy machine either side may wait for seconds until it runs
 IDLE_CONNECTIONS = 128
 IDLE_S = 60.0
 _BUSY_PAUSE_S = 0.005
+_CLOCK_TICK_S = 0.01  # timers go by whole milliseconds
 _LONGEST_HEAD = 64 << 10
 
 Headers = list[tuple[bytes, bytes]]
@@ -131,7 +132,11 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._is_complete = False
         self._is_head = is_head
-        self._transport.write(data)
+        if self._transport is None:
+            self.give_up(Broken.UNREACHABLE)  # it ended as soon as it was there
+        else:
+            self._transport.write(data)
+            waiter.on_connected(self)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -148,8 +153,10 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Ends it without another word to the waiter."""
+        """Ends it without another word to the waiter. Nobody is given it any more, although the transport tells that
+        it has ended only later."""
         self._waiter = None
+        self._upstream.take_out(self)
         if self._transport is not None:
             self._transport.abort()
 
@@ -175,7 +182,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
-            self._transport.abort()  # nobody asked: it can never be used again
+            self.abort()  # nobody asked: it can never be used again
             return
         self.has_answered = True
         try:
@@ -198,7 +205,8 @@ class Connection(asyncio.Protocol):
                     self.give_up(Broken.GARBAGE)
 
     def eof_received(self) -> None:
-        return None
+        """It ends, and is given to nobody from now on."""
+        self._upstream.take_out(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._upstream.forget(self)
@@ -289,9 +297,7 @@ class Upstream:
     ) -> None:
         """Sends a request (or its head) and has `waiter` told what comes of it before `deadline` (loop time)."""
         if self._idle and not fresh:
-            connection = self._idle.pop()
-            connection.begin(data, waiter, deadline, is_head=is_head)
-            waiter.on_connected(connection)
+            self._idle.pop().begin(data, waiter, deadline, is_head=is_head)
             return
         task = self.loop.create_task(self._connect_and_send(data, waiter, deadline, is_head))
         self._connecting.add(task)
@@ -305,10 +311,14 @@ class Upstream:
         connection.idle_since = self.loop.time()
         self._idle.append(connection)
 
-    def forget(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+    def take_out(self, connection: Connection) -> None:
+        """It is not idle any more."""
         if connection in self._idle:
             self._idle.remove(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.take_out(connection)
 
     def close(self) -> None:
         """No connection stays idle any more; those in use end with their answers."""
@@ -318,19 +328,20 @@ class Upstream:
 
     async def _connect_and_send(self, data: bytes, waiter: Waiter, deadline: float, is_head: bool) -> None:
         try:
-            connection = await connect(self.loop, self.address, lambda: Connection(self))
+            connection = await connect(self.loop, self.address, lambda: Connection(self), deadline)
         except OSError:
-            waiter.on_broken(Broken.UNREACHABLE)
+            waiter.on_broken(unconnected(self.loop, deadline))
             return
         connection.begin(data, waiter, deadline, is_head=is_head)
-        waiter.on_connected(connection)
 
 
-async def connect(loop: asyncio.AbstractEventLoop, address: str, factory: Callable[[], _P]) -> _P:
-    """A new connection. Raises OSError, also when it takes too long."""
+async def connect(
+    loop: asyncio.AbstractEventLoop, address: str, factory: Callable[[], _P], deadline: float
+) -> _P:
+    """A new connection. Raises OSError, also when it takes too long or beyond the deadline (loop time)."""
     kind, _, where = address.partition(":")
     host, _, port = where.rpartition(":")
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+    async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
         while True:
             try:
                 if kind == "unix":
@@ -340,6 +351,11 @@ async def connect(loop: asyncio.AbstractEventLoop, address: str, factory: Callab
                 if error.errno != errno.EAGAIN:  # else a Unix socket's queue of connections is full just now
                     raise
                 await asyncio.sleep(_BUSY_PAUSE_S)
+
+
+def unconnected(loop: asyncio.AbstractEventLoop, deadline: float) -> Broken:
+    """What `connect`'s failure means to who waits for an answer."""
+    return Broken.TIMEOUT if loop.time() > deadline - _CLOCK_TICK_S else Broken.UNREACHABLE
 
 
 def sweep(connections: set[Open], now: float) -> None:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from clary.blobs.base import (
     NoSuchBucket,
     NoSuchKey,
     ObjectInfo,
+    OpenObject,
     OutOfSpace,
     parse_uri,
 )
@@ -36,10 +37,15 @@ from clary.host.sizes import size_bytes
 from clary.host.unpacking import Cancelled, Unpackable, Unpacker
 
 POLL_S = 0.05
+MOST_LOOKS = 10
 UNPACKING_AT_ONCE = 4
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
+
+
+class _Changed(Exception):
+    """What is below a prefix is another than what was listed."""
 
 
 class Artifacts:
@@ -88,21 +94,34 @@ class Artifacts:
     def _object(
         self, location: Location, artifact: Artifact, timeout_s: float, is_cancelled: Callable[[], bool]
     ) -> Path:
-        info = self._blobs.head(location.bucket, location.key)
-        key = _key(artifact.kind, [info])
-        with self._once(key, is_cancelled):
-            target = self._root / key
-            if not target.exists():
-                with self._part(key) as part:
-                    if artifact.kind == "archive":
-                        self._unpack(location, artifact, part, timeout_s, is_cancelled)
-                    else:
-                        self._copy(location, part / "object", is_cancelled)
-                    let_read(part)
-                    part.rename(target)
+        # Opened before it is asked what it is: it may be replaced at any moment.
+        with self._blobs.open(location.bucket, location.key) as source:
+            key = _key(artifact.kind, [source.info])
+            with self._once(key, is_cancelled):
+                target = self._root / key
+                if not target.exists():
+                    with self._part(key) as part:
+                        if artifact.kind == "archive":
+                            self._unpack(source, artifact, part, timeout_s, is_cancelled)
+                        else:
+                            _copy(source, part / "object", is_cancelled)
+                        let_read(part)
+                        part.rename(target)
         return target / "object" if artifact.kind == "object" else target
 
     def _prefix(self, location: Location, artifact: Artifact, is_cancelled: Callable[[], bool]) -> Path:
+        for _ in range(MOST_LOOKS):
+            with suppress(_Changed):
+                return self._prefix_as_listed(location, artifact, is_cancelled)
+        raise Refused(
+            "ArtifactInvalid",
+            f"what lies below {artifact.uri} changes all the time: try again when nothing is written there",
+        )
+
+    def _prefix_as_listed(
+        self, location: Location, artifact: Artifact, is_cancelled: Callable[[], bool]
+    ) -> Path:
+        """Raises `_Changed` when it is no longer what it was when it was listed."""
         found = list(self._below(location))
         if not found:
             raise Refused("ArtifactMissing", f"there is nothing below {artifact.uri}")
@@ -115,7 +134,8 @@ class Artifacts:
                         name = info.key.removeprefix(location.key).lstrip("/")
                         path = _inside(part, name, artifact)
                         path.parent.mkdir(parents=True, exist_ok=True)
-                        self._copy(Location(info.bucket, info.key), path, is_cancelled)
+                        with self._listed(info) as source:
+                            _copy(source, path, is_cancelled)
                     let_read(part)
                     part.rename(target)
         return target
@@ -127,28 +147,31 @@ class Artifacts:
             yield from (info for info in page.objects if not info.key.endswith("/"))
             after = page.next
 
+    def _listed(self, info: ObjectInfo) -> OpenObject:
+        try:
+            source = self._blobs.open(info.bucket, info.key)
+        except NoSuchKey as error:
+            raise _Changed from error
+        if source.info.etag != info.etag:
+            source.close()
+            raise _Changed
+        return source
+
     def _unpack(
         self,
-        location: Location,
+        source: OpenObject,
         artifact: Artifact,
         target: Path,
         timeout_s: float,
         is_cancelled: Callable[[], bool],
     ) -> None:
-        with self._slots, self._blobs.open(location.bucket, location.key) as source:
+        with self._slots:
             try:
                 self._unpacker.unpack(source.path, target, self._limits, timeout_s, is_cancelled)
             except Unpackable as error:
                 if error.code == "DiskFull":
                     raise _disk_full(artifact, str(error)) from error
                 raise Refused(error.code, f"{artifact.uri} could not be unpacked: {error}") from error
-
-    def _copy(self, location: Location, target: Path, is_cancelled: Callable[[], bool]) -> None:
-        with self._blobs.open(location.bucket, location.key) as source, target.open("xb") as file:
-            while data := source.read(1 << 20):
-                file.write(data)
-                if is_cancelled():
-                    raise Cancelled
 
     @contextmanager
     def _once(self, key: str, is_cancelled: Callable[[], bool]) -> Iterator[None]:
@@ -170,6 +193,14 @@ class Artifacts:
             yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _copy(source: OpenObject, target: Path, is_cancelled: Callable[[], bool]) -> None:
+    with target.open("xb") as file:
+        while data := source.read(1 << 20):
+            file.write(data)
+            if is_cancelled():
+                raise Cancelled
 
 
 def _key(kind: str, infos: list[ObjectInfo]) -> str:
@@ -218,5 +249,13 @@ def _forget_what_is_not_whole(root: Path) -> None:
     same_boot = note.exists() and note.read_text() == boot
     for path in root.iterdir():
         if path.is_dir() and (path.name.startswith(".part-") or not same_boot):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
     note.write_text(boot)
+
+
+def _remove(folder: Path) -> None:
+    """A process that an earlier host had unpack into it may not have noticed yet that nobody waits."""
+    for _ in range(MOST_LOOKS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return

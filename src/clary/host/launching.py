@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
@@ -34,6 +35,7 @@ from clary.links.processes import ProcessIdentity
 from clary.telemetry.logs import LogFiles
 
 CLAIM_TIMEOUT_S = 30.0
+SEAL_TIMEOUT_S = 10.0
 LITTLE_ROOM_BYTES = 1 << 20
 
 LISTENER = "fd:3"
@@ -170,12 +172,14 @@ class Launcher:
             content = self._artifacts.obtain(artifact, spec.download_timeout_s, is_cancelled)
             if is_cancelled():
                 raise Cancelled
-            _link(content, _below(directory, artifact.path))
+            _link(content, directory, _below(directory, artifact.path))
 
     def launch(
         self, spec: InstanceSpec, directory: Path, environment: Environment, manifest: Manifest
     ) -> ProcessIdentity:
         """Has the instance forked and says who minds it. If a minder is there already, that one."""
+        if (minder := files.minder_of(directory)) is not None:
+            return minder  # of an earlier host: its instance reads what would be written anew here
         if spec.models is not None:
             make_place(directory)
         for folder in ("tmp", "opt/ml/model"):
@@ -302,16 +306,29 @@ def rewrite_opt_ml(variables: Mapping[str, str], directory: Path) -> dict[str, s
 
 
 def seal(directory: Path, exit: files.Exit) -> bool:
-    """Makes sure that no minder starts here any more; False when one did already."""
+    """Makes sure that no minder starts here any more; False when one did already.
+
+    One that has the lock and has not said who it is yet is waited for: it starts the instance, or ends.
+    """
     with (directory / files.LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if files.minder_of(directory) is not None:
+        if not _locked(lock, directory) or files.minder_of(directory) is not None:
             return False
         files.write(directory, files.EXIT, exit)
         return True
+
+
+def _locked(lock: IO[str], directory: Path) -> bool:
+    """Once the lock is had; False when whoever has it minds the instance, or does not let go of it."""
+    deadline = time.monotonic() + SEAL_TIMEOUT_S
+    pause = _Pause()
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if files.minder_of(directory) is not None or time.monotonic() > deadline:
+                return False
+        pause.take()
 
 
 class _Pause:
@@ -333,8 +350,12 @@ def _below(directory: Path, path: str) -> Path:
     return directory.joinpath(*parts)
 
 
-def _link(content: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _link(content: Path, directory: Path, place: Path) -> None:
+    _, *folders = reversed(place.relative_to(directory).parents)
+    for folder in folders:  # not the directory itself: the instance may have been removed meanwhile
+        (directory / folder).mkdir(exist_ok=True)
+    if place.is_symlink() and place.readlink() == content:
+        return  # an instance that an earlier host started may be reading it
     if place.is_symlink():
         place.unlink()
     elif place.is_dir():

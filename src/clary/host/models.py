@@ -108,10 +108,13 @@ class Models:
     def keep(self, is_known: Callable[[InstanceId], bool]) -> None:
         """Forgets the instances that are gone. Now and then."""
         with self._lock:
-            gone = [self._shelves.pop(id) for id in list(self._shelves) if not is_known(id)]
-            for id in [id for id in self._opening if not is_known(id)]:
-                del self._opening[id]
-        for shelf in gone:
+            ids = self._shelves.keys() | self._opening.keys()
+        gone = [id for id in ids if not is_known(id)]
+        with self._lock:
+            shelves = [self._shelves.pop(id) for id in gone if id in self._shelves]
+            for id in gone:
+                self._opening.pop(id, None)
+        for shelf in shelves:
             shelf.close()
 
     def was_at(self, id: InstanceId) -> str:

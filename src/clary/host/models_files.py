@@ -85,7 +85,9 @@ class ModelFiles:
 
     def put_away(self, name: str) -> None:
         """All of it at once: what is left of it after a crash is not taken for a model."""
-        gone = self._parts / f"gone-{next(self._numbers)}"  # no new folder: the disk may be full
+        # No new folder: the disk may be full. And no name of an earlier host's, should some of that be left.
+        names = (self._parts / f"gone-{number}" for number in self._numbers)
+        gone = next(path for path in names if not path.exists())
         with suppress(FileNotFoundError):
             (self._models / name).rename(gone)
         self.drop(gone)
@@ -112,7 +114,8 @@ class ModelFiles:
     def recover(self) -> Iterator[Note]:
         """What an earlier host left; what it had not finished goes."""
         self.drop(self._parts)
-        self._parts.mkdir(mode=0o700)
+        # A process that the earlier host had unpack may not have noticed yet that nobody waits, and be at it still.
+        self._parts.mkdir(mode=0o700, exist_ok=True)
         found = {note.name: note for note in self._read_notes()}
         for name in os.listdir(self._models):  # noqa: PTH208
             if name not in found:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,9 +83,13 @@ def make_directory(directory: Path, spec: InstanceSpec, state: files.State) -> N
 
 
 def erase(directory: Path) -> None:
-    """The spec first: from then on the rest is rubbish to whoever finds it."""
-    (directory / files.SPEC).unlink(missing_ok=True)
-    disk_removal.remove(directory)
+    """From its place at once: under another name it is rubbish to whoever finds it, and a start that is still on
+    its way puts nothing into it any more. May be repeated."""
+    gone = directory.with_name(f".gone-{directory.name}")
+    disk_removal.remove(gone)  # what a removal before this one could not remove
+    with suppress(FileNotFoundError):
+        directory.rename(gone)
+    disk_removal.remove(gone)
 
 
 def empty(directory: Path) -> None:

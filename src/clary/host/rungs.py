@@ -24,7 +24,7 @@ from clary.host.models_files import MODELS
 from clary.host.uids import Uids
 from clary.links import instances as files
 
-PROBE_TIMEOUT_S = 20.0
+PROBE_TIMEOUT_S = 60.0
 PACKAGE = Path(__file__).parent.parent
 LARGEST_SHM = 8 << 30
 

@@ -165,7 +165,7 @@ class Host:
             "remove": hosts.handler(hosts.Remove, _refusing(lambda a: groups.remove(a.ids))),
             "list": hosts.handler(hosts.ListInstances, lambda a: groups.list()),
             "wait": hosts.handler(hosts.Wait, lambda a: instances.wait(a.seen, a.timeout_s)),
-            "stop_all": hosts.handler(hosts.StopAll, lambda a: instances.stop_all(a.grace_s)),
+            "stop_all": hosts.handler(hosts.StopAll, lambda a: self._stop_all(a.grace_s)),
             "prewarm": hosts.handler(hosts.Prewarm, lambda a: self._prewarm(a.frameworks)),
             "take_metrics": hosts.handler(
                 hosts.TakeMetrics, lambda a: self._metering.take(a.source, a.acked_sequence)
@@ -178,6 +178,11 @@ class Host:
             | self._models.handlers()
             | {name: _plain(answer) for name, answer in link_operations(self._logs).items()}
         )
+
+    def _stop_all(self, grace_s: float) -> int:
+        ended = self._instances.stop_all(grace_s)
+        self._containers.tidy()  # what the engine had no time for: there may be no host soon that tries again
+        return ended
 
     def _status(self) -> hosts.HostStatus:
         disk = shutil.disk_usage(self._settings.data_dir)
@@ -264,7 +269,8 @@ class Host:
                     self._metering.hold(instance, self._models.loaded_count(instance.id))
             known = {id for each in running for id in (each.id, unit_of(each.spec))}
             self._metering.drain(known.__contains__)
-            self._models.keep(known.__contains__)
+            # By what there is now: one that came since the look above may have models already.
+            self._models.keep(self._instances.is_live)
             self._zygotes.end_idle()
 
 

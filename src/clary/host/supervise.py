@@ -38,6 +38,7 @@ FORCE_AFTER_S = 10.0
 """How long after its grace a minder may take to end its instance before the host does it."""
 
 REMOVE_TIMEOUT_S = 90.0
+AGAIN_S = 1.0
 ASKED = "it was asked to end"
 
 log = logging.getLogger(__name__)
@@ -162,12 +163,18 @@ class Instances:
         """Those with a process."""
         return [i for i in self._all() if i.minder is not None and not i.ended.is_set()]
 
+    def is_live(self, id: InstanceId) -> bool:
+        instance = self.find(id)
+        return instance is not None and not instance.ended.is_set()
+
     def live(self) -> frozenset[InstanceId]:
         """The ids of those that have not ended."""
         return frozenset(instance.id for instance in self._all() if not instance.ended.is_set())
 
     def became_ready(self, instance: Instance) -> None:
         with self._changed:
+            if instance.state.failure is not None:
+                return  # a ping that was on its way when it was told to end
             if instance.state.phase in ("starting", "unhealthy"):
                 ready_at = instance.state.ready_at or self._now()
                 self._set(instance, replace(instance.state, phase="ready", ready_at=ready_at), "")
@@ -193,6 +200,8 @@ class Instances:
         for instance in self.running():
             if instance.end_by is None or now < instance.end_by + FORCE_AFTER_S or instance.minder is None:
                 continue
+            if not processes.is_alive(instance.minder):
+                continue  # gone, though nobody has noted it yet: what its pid leads to now is somebody else's
             log.warning("a minder had to be killed", extra={"instance": instance.id})
             _kill_below(instance.minder)
             processes.signal(instance.minder, signal.SIGKILL)
@@ -206,8 +215,16 @@ class Instances:
         # To remove what is left may take its time, an engine's or the disk's, and all pings wait in this thread.
         arguments = (instance, probe, containers)
         threading.Thread(
-            target=self._note_end, args=arguments, name=f"end-{instance.id}", daemon=True
+            target=self._note_end_of_container, args=arguments, name=f"end-{instance.id}", daemon=True
         ).start()
+
+    def _note_end_of_container(self, instance: Instance, probe: str, containers: Containers) -> None:
+        while not instance.ended.is_set():
+            try:
+                self._note_end(instance, probe, containers)
+            except Exception:  # out of descriptors, say: nobody else would ever note it
+                log.exception("an end could not be noted", extra={"instance": instance.id})
+                instance.ended.wait(AGAIN_S)
 
     def _note_end(self, instance: Instance, probe: str, containers: Containers | None) -> None:
         exit = files.read(instance.directory, files.EXIT, files.Exit)
@@ -242,7 +259,11 @@ class Instances:
 
     def _bring_up(self, instance: Instance) -> None:
         name = f"start-{instance.id}"
-        threading.Thread(target=self._run_start, args=(instance,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run_start, args=(instance,), name=name, daemon=True).start()
+        except RuntimeError as error:  # an id is started once: nobody else would ever bring it up
+            refused = Refused("StartFailed", f"the host cannot do more at once ({error}): try again")
+            self._give_up(instance, failures.refused(instance.spec, refused))
 
     def _run_start(self, instance: Instance) -> None:
         try:

@@ -33,6 +33,10 @@ class Cancelled(Exception):
     """The instance is no longer wanted."""
 
 
+class _Unseen(Exception):
+    """The process ended before it took the archive up."""
+
+
 class Unpackable(Exception):
     """The archive is not, or not wholly, unpacked. `code` is one of `Failure`'s."""
 
@@ -78,18 +82,35 @@ class Unpacker:
         while not self._slots.acquire(timeout=POLL_S):
             self._check(deadline, timeout_s, is_cancelled)
         try:
-            worker = self._begin(source, target, limits)
-            try:
-                said = self._answer(worker, deadline, timeout_s, is_cancelled)
-            except BaseException:
-                worker.end()
-                raise
-            self._keep(worker, said)
+            said = self._said(source, target, limits, deadline, timeout_s, is_cancelled)
         finally:
             self._slots.release()
         if "ok" in said:
             return archives.Unpacked(**said["ok"])
         raise Unpackable(str(said["error"]), str(said["message"]))
+
+    def _said(
+        self,
+        source: str,
+        target: Path,
+        limits: archives.Limits,
+        deadline: float,
+        timeout_s: float,
+        is_cancelled: Callable[[], bool],
+    ) -> dict[str, Any]:
+        for _ in range(MOST_IDLE + 2):
+            worker = self._begin(source, target, limits)
+            try:
+                said = self._answer(worker, deadline, timeout_s, is_cancelled)
+            except _Unseen:  # killed while it was idle: that says nothing of the archive
+                worker.end()
+                continue
+            except BaseException:
+                worker.end()
+                raise
+            self._keep(worker, said)
+            return said
+        raise Unpackable("ArtifactInvalid", "the process that unpacks archives ends before it takes one up")
 
     def warm(self) -> None:
         """Has a process ready for the first archive."""
@@ -134,7 +155,10 @@ class Unpacker:
         while True:
             self._check(deadline, timeout_s, is_cancelled)
             with suppress(TimeoutError):
-                data = worker.control.recv(archives.LONGEST_MESSAGE)
+                try:
+                    data = worker.control.recv(archives.LONGEST_MESSAGE)
+                except ConnectionResetError as error:  # the message lay there unread
+                    raise _Unseen from error
                 if not data:
                     raise Unpackable("ArtifactInvalid", "the process that unpacked it was ended")
                 said: dict[str, Any] = json.loads(data)

@@ -23,6 +23,10 @@ FIRST_PAUSE_S = 0.02
 EAGER_S = 1.0
 GROWTH = 1.3
 FAILURES_TO_BE_UNHEALTHY = 3
+LATE_S = 1.0
+"""A ping whose time was over so long before anybody here looked says nothing of the instance: the host had no turn."""
+
+AGAIN_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +84,14 @@ class PingWatcher:
 
     async def _attend(self, instance: Instance) -> None:
         probing = _Probing(instance, self._owner, self._pace, self._clock)
-        try:
-            await self._until_gone(instance, probing)
-            self._owner.has_ended(instance, probing.last.text)
-        except Exception:
-            log.exception("an instance is no longer watched", extra={"instance": instance.id})
+        while True:
+            try:
+                await self._until_gone(instance, probing)
+                self._owner.has_ended(instance, probing.last.text)
+                return
+            except Exception:  # out of descriptors, say: nobody else would ever see it end
+                log.exception("an instance could not be watched", extra={"instance": instance.id})
+            await asyncio.sleep(AGAIN_S)
 
     async def _until_gone(self, instance: Instance, probing: "_Probing") -> None:
         minder = instance.minder
@@ -122,9 +129,11 @@ class _Probing:
             if phase == "stopping" or self._instance.state.failure is not None:
                 await gone.wait()
                 return
+            asked = self._clock.monotonic()
             self.last = await ping(self._instance.socket, self._pace.timeout_s)
             waited = self._clock.monotonic() - began
-            self._judge(waited)
+            if self.last.is_well or self._clock.monotonic() - asked < self._pace.timeout_s + LATE_S:
+                self._judge(waited)
             if self._instance.state.phase != "starting":
                 pause = self._pace.interval_s
             elif waited > EAGER_S:

@@ -142,12 +142,19 @@ class Zygotes:
             ended = list(self._warm.values())
             self._warm.clear()
         for zygote in ended:
-            zygote.close()
+            _break_off(zygote)
 
     def _discard(self, zygote: _Zygote) -> None:
         with self._lock:
             for key in [key for key, value in self._warm.items() if value is zygote]:
                 del self._warm[key]
+        _break_off(zygote)
+
+
+def _break_off(zygote: _Zygote) -> None:
+    """Also under others who are waiting for its answer: its end wakes them, and their descriptor stays theirs."""
+    zygote.process.kill()
+    with zygote.lock:
         zygote.close()
 
 
@@ -192,8 +199,8 @@ def _preload(zygote: _Zygote, manifest: Manifest) -> None:
 
 
 def _receive(control: socket.socket, timeout_s: float) -> None:
-    control.settimeout(timeout_s)
     try:
+        control.settimeout(timeout_s)
         data = control.recv(1 << 16)
     except OSError as error:
         raise _Gone from error

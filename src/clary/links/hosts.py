@@ -31,6 +31,9 @@ from clary.links.frames import FrameError, receive_frame, send_frame
 
 VERSION = 1
 CONNECT_TIMEOUT_S = 5.0
+BACKLOG = 1024
+"""Beyond it the kernel refuses at once, which would be taken for a host that is not there."""
+
 CALL_TIMEOUT_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -352,7 +355,13 @@ class HostServer:
             if not self._admit(connection):
                 connection.close()
                 continue
-            threading.Thread(target=self._serve, args=(connection,), name="host-call", daemon=True).start()
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="host-call", daemon=True
+                ).start()
+            except RuntimeError as error:  # no more threads now: this caller asks again, and others are heard
+                log.warning("a call to the host had to wait", extra={"error": str(error)})
+                self._dismiss(connection)
 
     def _admit(self, connection: socket.socket) -> bool:
         """Only this user's own processes: the socket's mode says so already, the kernel says it again."""
@@ -372,9 +381,12 @@ class HostServer:
         except OSError:
             pass  # the caller went away; it asks again when it cares
         finally:
-            with self._lock:
-                self._connections.discard(connection)
-            connection.close()
+            self._dismiss(connection)
+
+    def _dismiss(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        connection.close()
 
     def _answer(self, payload: bytes) -> bytes:
         try:
@@ -418,6 +430,6 @@ def _listen(path: Path) -> socket.socket:
     temporary.unlink(missing_ok=True)
     listener.bind(str(temporary))
     temporary.chmod(0o600)
-    listener.listen(128)
+    listener.listen(BACKLOG)
     temporary.rename(path)
     return listener

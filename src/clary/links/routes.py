@@ -50,6 +50,7 @@ log = getLogger(__name__)
 
 _ACCEPT_AGAIN_S = 0.1
 _LOOK_S = 0.02
+_ENDS_WITHIN_S = 30.0  # a process that was killed, on a machine that is busy
 _MOST_WITHDRAWN = 1000  # beyond it, those everybody has applied are forgotten
 
 
@@ -111,7 +112,7 @@ class RouteHub:
         on_metrics: Callable[[MetricBatch], None] = lambda batch: None,
         *,
         kill: Callable[[ProcessIdentity], None] = _kill,
-        starts_within_s: float = 10.0,
+        starts_within_s: float = 60.0,
     ) -> None:
         self._settings = settings
         self._starts_within_s = starts_within_s
@@ -235,7 +236,8 @@ class RouteHub:
     def _settle(self, version: int) -> None:
         """Waits until every gateway has applied `version`; ends those that do not in time.
 
-        One that is only starting gets the time that a start may take.
+        One that is only starting gets the time that a start may take. Time in which this thread was to look and did
+        not come to it does not count: on a machine that stands still, or is so busy, the gateways did not run either.
         """
         deadline = time.monotonic() + self._settings.gateway_ack_timeout_s
         while late := self._without(lambda member: member.applied >= version):
@@ -245,7 +247,9 @@ class RouteHub:
             if overdue:
                 self._end_late(overdue)
             else:
-                self._pause(time.monotonic() + _LOOK_S)
+                began = time.monotonic()
+                self._pause(began + _LOOK_S)
+                deadline += max(0.0, time.monotonic() - began - _LOOK_S)
 
     def _is_overdue(self, gateway: GatewayProcess, deadline: float) -> bool:
         is_starting = processes.age_s(gateway.identity) < self._starts_within_s
@@ -255,7 +259,7 @@ class RouteHub:
         for gateway in late:
             log.warning("gateway did not apply routes in time", extra={"gateway": gateway.number})
             self._kill(gateway.identity)
-        left = processes.wait_gone([gateway.identity for gateway in late], 2.0)
+        left = processes.wait_gone([gateway.identity for gateway in late], _ENDS_WITHIN_S)
         if left:
             raise RoutingError(f"{len(left)} gateway(s) neither applied the routes nor ended")
 
@@ -291,7 +295,11 @@ class RouteHub:
                 log.warning("route link could not accept a gateway", extra={"error": str(error)})
                 time.sleep(_ACCEPT_AGAIN_S)
                 continue
-            self._spawn("routes-read", self._serve, sock)
+            try:
+                self._spawn("routes-read", self._serve, sock)
+            except RuntimeError as error:  # no more threads now: the gateway connects again
+                log.warning("route link could not serve a gateway", extra={"error": str(error)})
+                _end(sock)
 
     def _serve(self, sock: socket.socket) -> None:
         """Reads one gateway's messages until it goes."""
@@ -300,7 +308,7 @@ class RouteHub:
             member = self._welcome(sock)
             while member is not None and (frame := receive_frame(sock)) is not None:
                 self._hear(member, frame)
-        except (OSError, FrameError, msgspec.DecodeError) as error:
+        except (OSError, FrameError, msgspec.DecodeError, RuntimeError) as error:
             log.info("gateway link broke", extra={"error": str(error)})
         finally:
             if member is not None:
@@ -321,7 +329,11 @@ class RouteHub:
             if self._closed:
                 return None
             self._members.add(member)
-        self._spawn("routes-send", self._send, member)
+        try:
+            self._spawn("routes-send", self._send, member)
+        except RuntimeError:
+            self._forget(member)  # or it would be waited for as long as its process lives
+            raise
         log.info("gateway connected", extra={"gateway": hello.number, "pid": hello.pid})
         return member
 

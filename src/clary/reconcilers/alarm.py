@@ -94,11 +94,11 @@ class AlarmWatch:
         is_old = now.timestamp() - self._read_at >= _READ_AGAIN_S  # another control may have written
         if mark == self._mark and not is_old:
             return
-        self._mark, self._read_at = mark, now.timestamp()
         with self._store.read() as tx:
             versions = tx.resources.versions(ALARM_KIND)
             changed = [uid for uid, version in versions.items() if self._version(uid) != version]
             alarms = [alarm for uid in changed if (alarm := tx.resources.get(uid)) is not None]
+        self._mark, self._read_at = mark, now.timestamp()  # only now: what could not be read is read again
         for uid in [uid for uid in self._watched if uid not in versions]:
             del self._watched[uid]
         for alarm in alarms:

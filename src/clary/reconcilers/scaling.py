@@ -230,7 +230,7 @@ class ScalableTargetReconciler:
             if not fault.is_senders:
                 raise
             again = self._load(loaded.resource.uid)
-            if again is None or again.endpoint is None or again.is_busy:
+            if again is None or _has_moved(loaded, again):
                 return AGAIN_BLOCKED_S  # somebody was faster: it is tried again
             return self._fail(lease, again, fault.message).total_seconds()
         self._set_status(lease, loaded, "InProgress")
@@ -288,6 +288,13 @@ class ScalableTargetReconciler:
         is_idle = decision.not_scaled is not None and decision.not_scaled.code == "AlreadyAtMinCapacity"
         is_at_rest = (is_idle or not sight.is_pressed) and not loaded.is_busy
         return max(0.05, min([HEARTBEAT_S if is_at_rest else AGAIN_PRESSED_S, *waits]))
+
+
+def _has_moved(before: Loaded, now: Loaded) -> bool:
+    """Whether the endpoint is another one than it was: an update of somebody else may be over already."""
+    if before.endpoint is None or now.endpoint is None:
+        return True
+    return now.endpoint.version != before.endpoint.version
 
 
 def retry_after(refusals: int) -> timedelta:

@@ -40,6 +40,7 @@ MOST_WAITING_REQUESTS = 4096
 MOST_WAITING_BYTES = 256 << 20
 LARGEST_BATCH_BYTES = 1 << 20
 FAST_S = 0.005
+FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 LONGEST_LOAD_S = 360.0
 LAST_WORDS_S = 0.05
@@ -102,7 +103,7 @@ class Workers:
         self._waiting_bytes = 0
         self._closed = False
         self._scheduled = False
-        self._pause_s = 1.0
+        self._pause_s = FIRST_PAUSE_S
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -172,7 +173,7 @@ class Workers:
         return taken
 
     def loaded(self) -> None:
-        self._pause_s = 1.0
+        self._pause_s = FIRST_PAUSE_S
         self.hand_out()
 
     def lost(self, gone: "_Worker", why: str) -> None:
@@ -195,15 +196,28 @@ class Workers:
     def _replace(self) -> None:
         if self._closed:
             return
-        pid, channel = _fork(self._load, tells_why=True)
+        try:
+            pid, channel = _fork(self._load, tells_why=True)
+        except OSError as error:  # no more processes or descriptors now
+            self._replace_later(error)
+            return
         task = self._loop.create_task(self.add(pid, channel, together=0))
         self._tasks.add(task)
-        task.add_done_callback(partial(self._replaced, channel))
+        task.add_done_callback(partial(self._replaced, pid, channel))
 
-    def _replaced(self, channel: socket.socket, task: asyncio.Task[None]) -> None:
+    def _replaced(self, pid: int, channel: socket.socket, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled():
             channel.close()  # the worker ends with it
+        elif (error := task.exception()) is not None:
+            channel.close()
+            _end(pid)
+            self._replace_later(error)
+
+    def _replace_later(self, error: BaseException) -> None:
+        """What waits would wait for ever without a worker."""
+        log.error("a worker could not be replaced: %s", error)
+        self._loop.call_later(self._pause_s, self._replace)
 
 
 class _Group:
@@ -367,7 +381,12 @@ def _forking_thread() -> ThreadPoolExecutor:
 
 def _fork_here(load: Callable[[], Answers], tells_why: bool) -> tuple[int, socket.socket]:
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         # Of an event loop that runs in the server nothing may be left for a script that wants one of its own.
         signal.set_wakeup_fd(-1)

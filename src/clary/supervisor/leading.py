@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from types import FrameType
 
@@ -71,6 +71,8 @@ class Supervisor:
         allow_many_files()
         make_directories(self._wanted)
         self._lock = lock_data_directory(self._wanted)
+        with _on_a_disk(self._wanted):  # first: who stops the server from now on stops this one, too
+            processes.record(self._wanted.run_dir / "supervisor.pid.json")
         self._keep_settings_in_force()
         adopted = self._adopt()
         self.socket = self._socket_of_a_gateway() if adopted else None
@@ -78,15 +80,13 @@ class Supervisor:
             self.socket = bind(self._wanted)
         self.settings = replace(self._wanted, port=self.socket.getsockname()[1])
         try:
-            credentials.ensure(self.settings)
-            ensure_certificates(self.settings)
-            write_whole(settings_path(self.settings), dump(self.settings))
-            processes.record(self.settings.run_dir / "supervisor.pid.json")
-        except OSError as error:
+            with _on_a_disk(self.settings):
+                credentials.ensure(self.settings)
+                ensure_certificates(self.settings)
+                write_whole(settings_path(self.settings), dump(self.settings))
+        except CannotStart:
             self.socket.close()
-            raise CannotStart(
-                f"{self.settings.data_dir} cannot be written: {error.strerror}. Free some space, then try again."
-            ) from error
+            raise
         for watched in self._watched.values():
             if watched.identity is None:
                 self._launch(watched)
@@ -292,6 +292,17 @@ class Supervisor:
             )
         if self._rolling is not None and self._rolling.is_done():
             self._rolling = None
+
+
+@contextlib.contextmanager
+def _on_a_disk(settings: Settings) -> Iterator[None]:
+    """What a start must write down. Raises CannotStart."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotStart(
+            f"{settings.data_dir} cannot be written: {error.strerror}. Free some space, then try again."
+        ) from error
 
 
 def _settings_in_force(wanted: Settings) -> Settings | None:

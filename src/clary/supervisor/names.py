@@ -13,7 +13,7 @@ from clary.links.processes import ProcessIdentity
 from clary.settings import Settings
 
 GATEWAY = "gateway-"
-RECORDED_WITHIN_S = 10.0  # a process that was started has its pid file by then
+RECORDED_WITHIN_S = 60.0  # a process that was started has its pid file by then, however busy the machine is
 
 
 def roles(settings: Settings) -> list[str]:

@@ -6,7 +6,7 @@ in a file beside (`HASH.name`).
 
 import hashlib
 import os
-from contextlib import suppress
+import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -28,13 +28,12 @@ def encode(name: str) -> str:
 def remember(directory: Path, name: str) -> str:
     """`encode`, and what `decode` needs to find the name again."""
     encoded = encode(name)
-    if encoded.startswith(_HASHED):
-        with suppress(FileExistsError):
-            descriptor = os.open(
-                directory / f"{encoded}.name", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(name)
+    if encoded.startswith(_HASHED) and decode(directory, encoded) is None:
+        # In one step, for those who look meanwhile; and again when the machine died in the middle of it.
+        descriptor, temporary = tempfile.mkstemp(".new", encoded, directory)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(name)
+        Path(temporary).rename(directory / f"{encoded}.name")
     return encoded
 
 

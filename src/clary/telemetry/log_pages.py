@@ -22,18 +22,21 @@ MOST_EVENTS = 10_000
 
 
 class StreamFile:
-    """An open log file with its marks. `size` is taken once, so one page sees one state."""
+    """An open log file with its marks. `size` is taken once, so one page sees one state; `known_bytes`, if told, is how
+    much of it is looked at: what an instance writes meanwhile has no mark yet."""
 
-    def __init__(self, path: Path, now_ms: int, with_begun_line: bool = False) -> None:
+    def __init__(
+        self, path: Path, now_ms: int, with_begun_line: bool = False, known_bytes: int | None = None
+    ) -> None:
         self._log = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            self._times = os.open(path.with_suffix(".times"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._times = _open_marks(path.with_suffix(".times"))
         except BaseException:
             os.close(self._log)
             raise
         self.marks = Marks(self._times)
         status = os.fstat(self._log)
-        self.size = status.st_size
+        self.size = status.st_size if known_bytes is None else min(status.st_size, known_bytes)
         self.begin = _first_data(self._log, self.size)
         self._written_ms = int(status.st_mtime * 1000)
         finished = not status.st_mode & stat.S_IWUSR
@@ -148,6 +151,14 @@ def read_backward(
 def _dropped(file: StreamFile, offset: int, next_offset: int) -> LogEvent:
     message = f"[The oldest {next_offset} bytes of this log were dropped: it reached its size limit.]"
     return LogEvent(offset, next_offset, file.time_of(next_offset), message)
+
+
+def _open_marks(path: Path) -> int:
+    """Makes no file where there is none: whoever deletes the stream just now would find its directory not empty."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _first_data(descriptor: int, size: int) -> int:

@@ -134,7 +134,7 @@ class LogFiles:
 
     def streams(self, account: str, region: str, group: str, prefix: str = "") -> list[LogStream] | None:
         directory = self._directory(account, region, group)
-        if not any(directory.glob("*.log")):
+        if not _logs_in(directory):
             return None
         return sorted(self._streams(directory, prefix), key=lambda stream: stream.name)
 
@@ -154,8 +154,8 @@ class LogFiles:
         limit_bytes = max(1, min(limit_bytes, PAGE_BYTES))
         try:
             with self._lock:
-                self._note_time(path)
-            with StreamFile(path, self._now_ms()) as file:
+                marked = self._note_time(path)
+            with StreamFile(path, self._now_ms(), known_bytes=marked) as file:
                 if forward:
                     return read_forward(file, offset, limit_bytes, start_ms, end_ms)
                 return read_backward(file, offset, limit_bytes, start_ms, end_ms)
@@ -190,12 +190,13 @@ class LogFiles:
                     shutil.rmtree(child)
 
     def _mark(self, path: Path) -> None:
-        before = self._watched.get(path)
-        self._watched[path] = size = self._note_time(path)
+        before = self._watched.get(path, 0)
+        marked = self._note_time(path)
+        self._watched[path] = size = before if marked is None else marked
         if size > self._max_bytes and size != before:
             drop_oldest(path, self._max_bytes)
 
-    def _note_time(self, path: Path) -> int:
+    def _note_time(self, path: Path) -> int | None:
         """Marks what was written up to now; the size that is marked. Without room for a mark it is made later."""
         size = path.stat().st_size
         if self._watched.get(path) != size:
@@ -204,11 +205,11 @@ class LogFiles:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                return self._watched.get(path, 0)
+                return None
         return size
 
     def _streams(self, directory: Path, prefix: str) -> Iterator[LogStream]:
-        for path in directory.glob("*.log"):
+        for path in _logs_in(directory):
             name = log_names.decode(directory, path.name.removesuffix(".log"))
             if name is None or not name.startswith(prefix):
                 continue
@@ -293,6 +294,13 @@ class RemoteLogs:
             return self._call(f"logs_{method}", arguments)
         except (HostUnavailable, HostError) as error:
             raise LogsUnavailable(str(error)) from error
+
+
+def _logs_in(directory: Path) -> list[Path]:
+    try:
+        return list(directory.glob("*.log"))
+    except FileNotFoundError:
+        return []  # deleted meanwhile
 
 
 def link_operations(reader: LogReader) -> dict[str, Callable[[Mapping[str, Any]], object]]:

@@ -36,7 +36,7 @@ from clary.testing.server import RunningServer
 from clary.testing.shapes import check_output
 from clary.wire.models import ServiceModels
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 SIGNING_NAMES = {"cloudwatch": "monitoring", "sagemaker-runtime": "sagemaker"}
 
 

@@ -22,6 +22,7 @@ from clary.settings import Settings
 from clary.wire.client import ClientError
 
 START_WITHIN_S = 300.0
+END_WITHIN_S = 120.0
 
 
 class RunningServer:
@@ -50,7 +51,7 @@ class RunningServer:
     def start(self) -> None:
         """Runs `clary up` and waits until it answers. What it prints is kept in `up_log`."""
         if self._up is not None:
-            self._up.wait(60)  # the one before, stopped or killed by the test
+            self._up.wait(END_WITHIN_S)  # the one before, stopped or killed by the test
         port = [] if "--port" in self._options else ["--port", "0"]
         self.up_log.parent.mkdir(parents=True, exist_ok=True)
         with self.up_log.open("ab") as log:
@@ -72,7 +73,7 @@ class RunningServer:
         if done.returncode != 0:
             raise RuntimeError(f"`clary down` failed: {done.stdout}{done.stderr}")
         if self._up is not None:
-            self._up.wait(60)
+            self._up.wait(END_WITHIN_S)
             self._up = None
 
     @property
@@ -131,7 +132,7 @@ class RunningServer:
     def wait_for_environment(self, framework: str) -> None:
         """Until the runtime environment stands: a minute or two the first time on a machine."""
         while (state := self.status()["Parts"]["Environments"].get(framework)) != "ready":
-            if "failed" in str(state):
+            if str(state).startswith("failed"):
                 raise RuntimeError(f"the {framework} environment could not be built: {state}")
             time.sleep(0.05)
 
@@ -145,6 +146,12 @@ class RunningServer:
             with suppress(CommandError, OSError, ClientError):
                 running = server.running(argparse.Namespace(data_dir=str(self.data_dir)))
                 running.client().admin("GET", "/_clary/health")
-                return running
+                if self._leads(running):
+                    return running
             time.sleep(0.02)
         raise RuntimeError(f"`clary up` did not start:\n{self.up_log.read_text(errors='replace')}")
+
+    def _leads(self, running: server.Running) -> bool:
+        """Whether it is ours: what a killed one left answers already while the next one has not even begun."""
+        leader = processes.alive(running.settings.run_dir / "supervisor.pid.json")
+        return leader is not None and self._up is not None and leader.pid == self._up.pid

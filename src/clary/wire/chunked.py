@@ -313,10 +313,15 @@ class BodyPipe:
             self._condition.notify()
 
     def close(self) -> None:
-        """Nobody reads any more: what still comes is dropped."""
+        """What still comes is dropped. Whoever reads nevertheless (its answer is not waited for any more, as the server
+        stops) hears that the body broke off, and takes no part of it for the whole."""
         with self._condition:
             self._is_closed = True
-            self._parts.clear()
+            if self._parts or not self._is_ended:
+                self._parts.clear()
+                self._is_ended = True
+                self._fault = broken_body("The server has stopped.")
+            self._condition.notify()
 
     def __call__(self) -> bytes:
         with self._condition:

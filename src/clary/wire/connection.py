@@ -334,7 +334,7 @@ class HttpConnection(asyncio.Protocol):
             else:
                 self._transport.abort()
         elif self._lingers or (self._current is None and not self._target and self._incoming is None):
-            if self._lingers or not self._has_unread():
+            if self._lingers or self._peer_ended or not has_unread(self._transport):
                 self._transport.close()
         elif self._incoming is not None and not self._incoming.ended and self._incoming.awaits_body:
             self._stop_parsing((408, "The request's body did not come in time."))
@@ -343,20 +343,14 @@ class HttpConnection(asyncio.Protocol):
 
     def let_go(self) -> None:
         """The server stops: closes when idle, after the quiet time that the server grants."""
-        if self._current is not None or self._waiting or not self._is_between:
+        if self._current is not None or self._waiting or not self._is_between or self._transport.is_closing():
             return
         if self._server.quiet_s:
             self.deadline = min(self.deadline, self.loop.time() + self._server.quiet_s)
-        else:
+        elif not has_unread(self._transport):  # else it closes with the answer to that
             self._transport.close()
 
     # -- inside
-
-    def _has_unread(self) -> bool:
-        """Whether a request has come that was not read yet: closing now would reset its client."""
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0)) and not self._peer_ended
 
     def _handle(self, exchange: Exchange) -> None:
         try:
@@ -472,6 +466,13 @@ class HttpConnection(asyncio.Protocol):
     def _check_size(self, headers: dict[bytes, bytes], rest: int) -> None:
         if sum(map(len, headers)) + sum(map(len, headers.values())) + rest > self._server.limits.head_bytes:
             raise _Refused(431, "The request's head is too large.")
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether something has come that was not read yet: closing now would reset its sender."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _origin_form(target: bytes) -> bytes:

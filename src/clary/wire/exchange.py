@@ -363,6 +363,7 @@ class Exchange:
 
     def abort(self) -> None:
         """Breaks the connection, so that the client does not take half an answer for a whole one."""
+        self.on_lost = None  # it is not the client who goes
         self._connection.abort()
 
     def _begin(self) -> None:

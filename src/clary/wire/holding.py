@@ -7,6 +7,7 @@ next one gets its answer as things stand.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from clary.wire.exchange import ConnectionLost, Exchange
@@ -75,5 +76,5 @@ class Holding:
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # the server has stopped, perhaps just now
         loop.call_soon_threadsafe(woken.set)

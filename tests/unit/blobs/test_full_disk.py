@@ -118,6 +118,34 @@ def test_on_a_full_disk_objects_can_still_be_deleted(
     assert_only_kept(store, tmp_path)
 
 
+def test_on_a_full_disk_two_who_delete_at_once_both_succeed(
+    store: FilesystemBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are refused first; the second finds that the first one has given the space back already."""
+    put(store, "one", b"x")
+    put(store, "other", b"x")
+    reserve = tmp_path / "reserve"
+    write = store._index.write
+    refused: list[str] = []
+
+    def full() -> AbstractContextManager[Connection]:
+        if not refused:
+            refused.append("first")
+            assert store.delete(BUCKET, "other")  # the other one is refused as well, and frees the space
+            raise OutOfSpace("no space left")
+        if len(refused) == 1:
+            refused.append("second")
+            raise OutOfSpace("no space left")
+        return write()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._index, "write", full)
+        patched.setattr(store._reserve, "hold", lambda: None)  # there is no room for it yet
+        assert store.delete(BUCKET, "one")
+    assert not reserve.exists()
+    assert_only_kept(store, tmp_path)
+
+
 WRITES_TOO_MUCH = """
 import resource
 import sys

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from clary.gateway.front import parse_connect
+from clary.gateway.front import Front, parse_connect
 from clary.gateway.tunnels import Refused, Tunnels, is_off_limits
 from clary.links.upstream_proxy import UpstreamProxy, found_in
 
@@ -22,6 +22,32 @@ def test_U02_a_connect_names_host_port_and_token() -> None:
     assert (read.host, read.port, read.authorization) == ("sts.us-east-1.amazonaws.com", 443, b"Basic eA==")
     assert parse_connect(b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\n\r\n").host == "2001:db8::1"
     assert parse_connect(b"CONNECT localhost.:443 HTTP/1.0\r\n\r\n").host == "localhost"
+
+
+def test_Z04_a_request_that_has_come_in_time_is_not_closed_upon_because_it_is_read_late() -> None:
+    async def work() -> None:
+        heard = asyncio.Event()
+
+        class Plain(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                heard.set()
+
+        loop = asyncio.get_running_loop()
+        tunnels = Tunnels(UpstreamProxy)
+        front = Front(Plain, Plain, "token", lambda host: None, tunnels)
+        client, accepted = socket.socketpair()
+        with client:
+            transport, _ = await loop.connect_accepted_socket(front.connection, accepted)
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            for each in front.openings:
+                front.openings[each] = loop.time()
+            front._tick()  # after the machine stood still, say: times come before what can be read
+            await heard.wait()
+            transport.close()
+            front.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize(

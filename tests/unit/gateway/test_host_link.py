@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from clary.domain.instances import InstanceId
 from clary.gateway import host_link
@@ -96,6 +98,21 @@ def test_Z02_a_host_that_was_restarted_is_asked_on_a_new_connection(host: Host) 
         link.close()
 
     asyncio.run(work())
+
+
+def test_Z02_an_idle_connection_that_has_ended_is_passed_by(host: Host) -> None:
+    async def work() -> None:
+        link = HostLink(host.path)
+        await asyncio.gather(*(load(link, str(number)) for number in range(2)))
+        for _, writer in link._idle:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+        assert await load(link, "a") == "a-name"
+        link.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # there, writing to such a one raises
+        runner.run(work())
 
 
 def test_Z02_a_host_that_does_not_answer_is_waited_for_only_so_long(host: Host) -> None:

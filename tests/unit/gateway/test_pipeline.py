@@ -224,6 +224,10 @@ def test_H05_idle_connections_end_after_a_while() -> None:
         sweep(address.open, address.loop.time() + IDLE_S - 1)
         assert not transport.aborted
         sweep(address.open, address.loop.time() + IDLE_S + 1)
+        (caller,) = await address.send(b"a")
+        await asyncio.gather(*address.pipelines._connecting)
+        assert caller.told == [Broken.UNREACHABLE]  # of a new one: what is given up takes no request any more
+        assert transport.written == []
         assert transport.aborted
 
     on_loop(story)

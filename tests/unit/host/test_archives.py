@@ -6,8 +6,11 @@ import lzma
 import os
 import random
 import signal
+import socket
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clary.domain.clock import SystemClock
-from clary.host import archives
+from clary.host import archives, unpacking
 from clary.host.archives import ArchiveInvalid, Limits, Unpacked, unpack
 from clary.host.unpacking import Unpackable, Unpacker
 
@@ -267,3 +270,43 @@ def test_a_process_that_was_killed_while_it_was_idle_is_replaced(tmp_path: Path)
             (pid,) = unpacker.pids()
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_process_that_is_killed_before_it_takes_an_archive_up_is_replaced(tmp_path: Path) -> None:
+    """It stands still, so that what it is sent lies there unread when it is killed."""
+    (tmp_path / "first").write_bytes(tar((member("model"), b"m")).getvalue())
+    (tmp_path / "second").write_bytes(tar((member("model"), b"m")).getvalue())
+    with closing(Unpacker(SystemClock())) as unpacker, ThreadPoolExecutor(1) as pool:
+        in_a_process(unpacker, tmp_path / "first")
+        (pid,) = unpacker.pids()
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        unpacked = pool.submit(in_a_process, unpacker, tmp_path / "second")
+        while unpacker.pids():
+            os.sched_yield()
+        os.kill(pid, signal.SIGKILL)
+        assert unpacked.result(120).members == 1
+
+
+def test_processes_that_never_take_an_archive_up_are_not_started_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def ended() -> unpacking._Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker = unpacking._Worker(subprocess.Popen(["sleep", "60"], stdin=theirs.fileno()), ours)
+        theirs.close()
+        worker.process.send_signal(signal.SIGSTOP)
+        started.append(worker)
+        return worker
+
+    monkeypatch.setattr(unpacking, "_start", ended)
+    (tmp_path / "first").write_bytes(b"")
+    with closing(Unpacker(SystemClock())) as unpacker, ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(in_a_process, unpacker, tmp_path / "first")
+        while not refused.done():
+            for worker in list(started):
+                worker.process.kill()
+        with pytest.raises(Unpackable, match="before it takes one up"):
+            refused.result()

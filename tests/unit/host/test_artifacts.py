@@ -7,7 +7,9 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -83,6 +85,69 @@ def test_a_replaced_object_is_fetched_anew(bench: Bench) -> None:
     bench.obtain("s3://b/model.tar.gz")
     bench.put("model.tar.gz", packed(model=b"new"))
     assert (bench.obtain("s3://b/model.tar.gz") / "model").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["archive", "object"])
+def test_an_object_replaced_while_it_is_looked_at_is_not_taken_for_the_one_before(
+    bench: Bench, kind: str
+) -> None:
+    def content() -> bytes:
+        place = bench.obtain("s3://b/model", kind)
+        return (place / "model" if kind == "archive" else place).read_bytes()
+
+    old, new = (packed(model=text) if kind == "archive" else text for text in (b"old", b"new"))
+    bench.put("model", old)
+    head, open_ = bench.blobs.head, bench.blobs.open
+
+    def and_then_replaced(look: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+        def looked(bucket: str, key: str) -> Any:
+            found = look(bucket, key)
+            bench.put("model", new)
+            return found
+
+        return looked
+
+    with (
+        patch.object(bench.blobs, "head", and_then_replaced(head)),
+        patch.object(bench.blobs, "open", and_then_replaced(open_)),
+    ):
+        assert content() == b"old"
+    assert content() == b"new"
+    bench.put("model", old)
+    assert content() == b"old"
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted"])
+def test_a_prefix_that_changes_while_it_is_copied_is_listed_again(bench: Bench, change: str) -> None:
+    for name in ("a", "b"):
+        bench.put(f"data/{name}", b"old")
+    changes = [1]
+    open_ = bench.blobs.open
+
+    def changed(bucket: str, key: str) -> Any:
+        if changes:
+            changes.pop()
+            bench.blobs.delete("b", "data/b") if change == "deleted" else bench.put("data/b", b"new")
+        return open_(bucket, key)
+
+    with patch.object(bench.blobs, "open", changed):
+        place = bench.obtain("s3://b/data/", "prefix")
+    found = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert found == ({"a": b"old"} if change == "deleted" else {"a": b"old", "b": b"new"})
+    assert len(bench.entries()) == 1
+
+
+def test_a_prefix_that_changes_all_the_time_is_refused_with_what_to_do(bench: Bench) -> None:
+    bench.put("data/a", b"0")
+    numbers, open_ = count(1), bench.blobs.open
+
+    def changed(bucket: str, key: str) -> Any:
+        bench.put("data/a", b"%d" % next(numbers))
+        return open_(bucket, key)
+
+    with patch.object(bench.blobs, "open", changed), pytest.raises(Refused, match="try again"):
+        bench.obtain("s3://b/data/", "prefix")
+    assert bench.entries() == []
 
 
 def test_a_prefix_is_copied_with_its_folders(bench: Bench) -> None:

@@ -139,11 +139,14 @@ def test_H01_an_instance_that_ends_says_how_and_shows_its_last_lines(
 
 
 def test_an_instance_that_never_listens_fails_with_what_the_last_ping_saw(host: HostProcess) -> None:
-    failure = failure_of(host, toy_spec(1, "mute", startup_timeout_s=0.3))
-    assert failure.code == "PingTimeout"
-    assert "it does not listen yet" in failure.reason
+    for number, within_s in enumerate((0.3, 5.0, 60.0), 1):
+        failure = failure_of(host, toy_spec(number, "mute", startup_timeout_s=within_s))
+        assert failure.code == "PingTimeout"
+        assert "it does not listen yet" in failure.reason
+        assert processes_of(host.directory(toy_spec(number).instance_id)) == []
+        if failure.log_tail:  # else it had no turn yet, on a busy machine
+            break
     assert "never going to listen" in failure.log_tail
-    assert processes_of(host.directory(toy_spec(1).instance_id)) == []
 
 
 def test_an_instance_over_its_memory_is_ended_and_told_so(host: HostProcess) -> None:

@@ -1,12 +1,15 @@
 """What an instance finds around it."""
 
 import fcntl
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clary.host import launching
 from clary.host.environments import Environment
-from clary.host.launching import TELLS_NOBODY, instance_environment, rewrite_opt_ml, seal
+from clary.host.launching import TELLS_NOBODY, Launcher, _link, instance_environment, rewrite_opt_ml, seal
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity
 from hosting.harness import toy_spec
@@ -56,8 +59,59 @@ def test_a_sealed_directory_starts_nothing_and_one_with_a_minder_cannot_be_seale
     started.mkdir()
     files.write(started, files.PROCESS, ProcessIdentity(1, 1))
     assert not seal(started, files.Exit(1.0))
-    locked = tmp_path / "locked"
-    locked.mkdir()
-    with (locked / "lock").open("w") as lock:
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_minder_that_has_just_got_the_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """It begins the instance within moments, or ends. Who took it for one that never came would lose the instance."""
+    with ExitStack() as minder:
+        lock = minder.enter_context((tmp_path / "lock").open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert not seal(locked, files.Exit(1.0))
+
+        def go_on(_: float) -> None:
+            if begins:
+                files.write(tmp_path, files.PROCESS, ProcessIdentity(1, 1))
+            else:
+                minder.close()
+
+        monkeypatch.setattr("time.sleep", go_on)
+        assert seal(tmp_path, files.Exit(1.0)) is not begins
+    assert (files.read(tmp_path, files.EXIT, files.Exit) is None) is begins
+
+
+def test_a_minder_that_never_begins_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "SEAL_TIMEOUT_S", -1.0)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not seal(tmp_path, files.Exit(1.0))
+
+
+def test_a_link_that_is_right_is_left_alone(tmp_path: Path) -> None:
+    """An instance that an earlier host started may be looking through it at this moment."""
+    content, place = tmp_path / "content", tmp_path / "i-1/opt/ml/model"
+    for folder in (content, tmp_path / "i-1"):
+        folder.mkdir()
+    _link(content, tmp_path / "i-1", place)
+    before = place.lstat().st_ino
+    _link(content, tmp_path / "i-1", place)
+    assert (place.readlink(), place.lstat().st_ino) == (content, before)
+    _link(tmp_path, tmp_path / "i-1", place)
+    assert place.readlink() == tmp_path
+
+
+def test_what_was_removed_meanwhile_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _link(tmp_path, tmp_path / "i-1", tmp_path / "i-1/opt/ml/model")
+    assert not (tmp_path / "i-1").exists()
+
+
+def test_what_an_instance_of_an_earlier_host_reads_is_not_written_anew(tmp_path: Path) -> None:
+    minder = ProcessIdentity(1, 1)
+    files.write(tmp_path, files.PROCESS, minder)
+    nothing: Any = None  # is asked
+    assert Launcher.launch(nothing, toy_spec(1), tmp_path, nothing, nothing) == minder
+    assert [path.name for path in tmp_path.iterdir()] == [files.PROCESS]

@@ -125,5 +125,43 @@ def test_a_restarted_host_is_met_again(path: Path, client: HostClient) -> None:
         server.close()
 
 
+def test_as_many_as_come_at_once_find_the_host(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener's queue that is full refuses at once, and refusals would be taken for a host that is not there."""
+    goes_on = threading.Event()
+    admit = HostServer._admit
+    monkeypatch.setattr(
+        HostServer, "_admit", lambda server, connection: goes_on.wait(60) and admit(server, connection)
+    )
+    server = HostServer(path, HANDLERS)
+    callers = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+    try:
+        for caller in callers:
+            caller.settimeout(60)
+            caller.connect(str(path))
+    finally:
+        goes_on.set()
+        for caller in callers:
+            caller.close()
+        server.close()
+
+
+def test_a_host_without_threads_for_a_call_hears_the_next(
+    server: HostServer, client: HostClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = ["host-call"]
+    start = threading.Thread.start
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name in lacking:
+            lacking.remove(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    with pytest.raises(HostUnavailable):
+        client.call("double", Wait(1, 0), int)
+    assert client.call("double", Wait(1, 0), int) == 2
+
+
 def test_the_socket_is_the_owner_s_alone(server: HostServer, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,5 +1,7 @@
 """When pings say that an instance is unwell: after several in a row, never after one."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from clary.domain.instances import Failure, InstanceId, InstanceSpec, LogTarget
 from clary.host import watching
 from clary.host.probing import Answer
 from clary.host.records import Instance
-from clary.host.watching import FAILURES_TO_BE_UNHEALTHY, Pace, _Probing
+from clary.host.watching import FAILURES_TO_BE_UNHEALTHY, Pace, PingWatcher, _Probing
 from clary.links.instances import State
+from clary.links.processes import ProcessIdentity
 from clary.testing.clock import FakeClock
 
 WELL, SLOW = Answer(True, "HTTP 200"), Answer(False, "no answer within 2 s")
@@ -52,3 +55,49 @@ def test_H10_only_pings_that_fail_in_a_row_make_an_instance_unhealthy(
         probing._judge(waited_s=1000.0)
     assert told.news == news
     assert watching.FAILURES_TO_BE_UNHEALTHY == 3
+
+
+@pytest.mark.parametrize(
+    ("took_s", "news"), [(2.0, ["unhealthy: no answer within 2 s"]), (20.0, [])], ids=["in time", "too late"]
+)
+def test_H10_a_ping_that_nobody_looked_after_in_time_says_nothing_of_the_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_s: float, news: list[str]
+) -> None:
+    """Where the whole machine stood still, the host finds the time of its pings over, and answers nobody read."""
+    told, clock, gone = Told(), FakeClock(), asyncio.Event()
+    pings = iter(range(FAILURES_TO_BE_UNHEALTHY, 0, -1))
+
+    async def ping(path: str, timeout_s: float) -> Answer:
+        clock.advance(took_s)
+        if next(pings) == 1:
+            gone.set()
+        return SLOW
+
+    monkeypatch.setattr(watching, "ping", ping)
+    spec = InstanceSpec(InstanceId("i"), "serve", "image", LogTarget("1", "r", "g", "s"))
+    probing = _Probing(Instance(spec, tmp_path, State("ready", 0.0)), told, Pace(0.0, 2.0), clock)
+    asyncio.run(probing.run(gone))
+    assert told.news == news
+
+
+def test_an_end_that_could_not_be_noted_is_noted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "AGAIN_S", 0.0)
+    noted = threading.Event()
+
+    class Troubled(Told):
+        def has_ended(self, instance: Instance, probe: str) -> None:
+            self.news.append("ended")
+            if len(self.news) == 1:
+                raise OSError("too many open files")
+            noted.set()
+
+    watcher = PingWatcher(Troubled(), Pace(5.0, 2.0), FakeClock())
+    spec = InstanceSpec(InstanceId("i"), "serve", "image", LogTarget("1", "r", "g", "s"))
+    instance = Instance(spec, tmp_path, State("ready", 0.0), minder=ProcessIdentity(1 << 30, 1))  # long gone
+    try:
+        watcher.watch(instance)
+        assert noted.wait(60)
+    finally:
+        watcher.close()

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from clary.catalog import Catalog, Manifest
 from clary.host.environments import Environment
 from clary.host.failures import Refused
-from clary.host.zygotes import Zygotes, needs_fresh_start
+from clary.host.zygotes import Zygotes, _Gone, _receive, needs_fresh_start
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity, wait_gone
 from clary.testing.clock import FakeClock
@@ -69,6 +70,23 @@ def test_a_zygote_that_died_is_replaced(tmp_path: Path, zygotes: Zygotes, manife
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert ended(tmp_path / "1", zygotes, manifest).exit_code == 3
+
+
+def test_a_zygote_that_is_given_up_wakes_who_waits_for_its_answer(
+    tmp_path: Path, zygotes: Zygotes, manifest: Manifest
+) -> None:
+    """Of several that had it fork at the same time the first gives it up; the others begin again as well."""
+    hung = zygotes.warm(ENVIRONMENT, manifest)
+    hung.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, hung.process.pid, os.WSTOPPED)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ended, tmp_path / "1", zygotes, manifest)
+        while not hung.lock.locked():
+            os.sched_yield()
+        zygotes._discard(hung)
+        assert waiting.result(60).exit_code == 3
+    with pytest.raises(_Gone):
+        _receive(hung.control, 1.0)
 
 
 def test_idle_zygotes_end(clock: FakeClock, zygotes: Zygotes, manifest: Manifest) -> None:

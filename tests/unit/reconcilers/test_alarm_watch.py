@@ -324,3 +324,21 @@ def test_L03_idle_alarms_are_not_evaluated(world: World, monkeypatch: pytest.Mon
 
 def _members(spec: AlarmSpec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in spec.__slots__ if name != "name"}
+
+
+def test_L03_alarms_that_could_not_be_read_are_read_at_the_next_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(2)
+    world.put(ERRORS)
+    world.observe(3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "read", _fails)
+        with pytest.raises(RuntimeError):
+            world.watch.look()
+    world.run(7)
+    assert world.status() == "ALARM"
+
+
+def _fails() -> object:
+    raise RuntimeError("the disk hiccups")

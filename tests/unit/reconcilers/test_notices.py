@@ -29,6 +29,7 @@ from clary.testing.clock import FakeClock
 from clary.wire.operations import Call, OperationTable
 from control.harness import ACCOUNT, REGION, Ids
 
+PATIENCE_S = 60.0
 ARN = topic_arn(REGION, ACCOUNT, "told")
 
 
@@ -218,7 +219,7 @@ def test_L03_nobody_waits_for_an_endpoint_that_hangs(world: World) -> None:
 
     def hang(url: str, request: Post) -> None:
         hanging.release()
-        release.wait(20)
+        release.wait(PATIENCE_S)
 
     notices = NoticeReconciler(world.store, world.clock, world.link, hang)
     with world.store.write() as tx:
@@ -227,7 +228,7 @@ def test_L03_nobody_waits_for_an_endpoint_that_hangs(world: World) -> None:
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert hanging.acquire(timeout=20)
+        assert hanging.acquire(timeout=PATIENCE_S)
     assert notices.reconcile(leases[3]) == 0.5
     release.set()
     for thread in threads:
@@ -250,7 +251,7 @@ def test_L03_endpoints_that_failed_before_leave_a_place_for_others(world: World)
     def hang(url: str, request: Post) -> None:
         if "slow" in url:
             hanging.release()
-            release.wait(20)
+            release.wait(PATIENCE_S)
 
     notices = NoticeReconciler(world.store, world.clock, world.link, hang)
     with world.store.write() as tx:
@@ -261,7 +262,7 @@ def test_L03_endpoints_that_failed_before_leave_a_place_for_others(world: World)
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert hanging.acquire(timeout=20)
+        assert hanging.acquire(timeout=PATIENCE_S)
     assert notices.reconcile(slow[2]) == 0.5
     assert [notices.reconcile(lease) for lease in quick] == [0.0]
     release.set()
@@ -347,15 +348,15 @@ def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/hook?a=b"
         if is_final is None:
-            HttpSender(5.0)(url, Post({}, b"body"))
+            HttpSender(PATIENCE_S)(url, Post({}, b"body"))
         else:
             with pytest.raises(Undelivered, match=str(status)) as caught:
-                HttpSender(5.0)(url, Post({}, b"body"))
+                HttpSender(PATIENCE_S)(url, Post({}, b"body"))
             assert caught.value.is_final is is_final
         thread.join()
     assert seen == [("/hook?a=b", b"body")]
     with pytest.raises(Undelivered):
-        HttpSender(5.0)(url, Post({}, b"nobody is there"))
+        HttpSender(PATIENCE_S)(url, Post({}, b"nobody is there"))
 
 
 def test_L03_an_endpoint_that_answers_a_byte_at_a_time_is_cut_off() -> None:
@@ -379,7 +380,7 @@ def test_L03_an_endpoint_that_answers_a_byte_at_a_time_is_cut_off() -> None:
 def test_L03_a_name_that_no_host_can_have_is_given_up_like_others() -> None:
     for url in ("http://a..b/", f"http://{'a' * 64}.example/"):
         with pytest.raises(Undelivered):
-            HttpSender(5.0)(url, Post({}, b""))
+            HttpSender(PATIENCE_S)(url, Post({}, b""))
 
 
 def test_L03_an_endpoint_s_credentials_are_sent() -> None:
@@ -397,7 +398,7 @@ def test_L03_an_endpoint_s_credentials_are_sent() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        HttpSender(5.0)(f"http://me:s%40e@127.0.0.1:{server.server_port}", Post({}, b""))
+        HttpSender(PATIENCE_S)(f"http://me:s%40e@127.0.0.1:{server.server_port}", Post({}, b""))
         thread.join()
     assert seen == ["Basic bWU6c0Bl"]
 

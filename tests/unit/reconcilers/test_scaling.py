@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clary.domain.faults import Fault
 from clary.drivers.fake import Plan
 from clary.reconcilers.scaling_activities import forget_old
 from control.scaling_world import ScalingWorld
@@ -313,6 +315,34 @@ def test_K05_a_change_waits_for_an_update_of_the_endpoint(world: ScalingWorld) -
     world.run(2)
     assert [each["StatusCode"] for each in world.activities()] == ["Successful"]
     assert world.endpoint["EndpointConfigName"] == "c2"
+
+
+def test_K05_a_change_that_meets_an_update_just_over_when_looked_for_is_tried_again(
+    world: ScalingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused because of it, although nobody sees it under way: before the call and after it the endpoint rests."""
+    met: list[Fault] = []
+
+    def call(service: str, operation: str, params: Any, **where: Any) -> Any:
+        if met or operation != "UpdateEndpointWeightsAndCapacities":
+            return world.caller(service, operation, params, **where)
+        heavier = [{"VariantName": "AllTraffic", "DesiredWeight": 2.0}]
+        world.control.call(operation, EndpointName="e", DesiredWeightsAndCapacities=heavier)
+        try:
+            return world.caller(service, operation, params, **where)
+        except Fault as fault:
+            met.append(fault)
+            while world.status == "Updating":
+                world.runner.run_pending()
+                world.control.driver.step()
+            raise
+
+    monkeypatch.setattr(world.scaling, "_call", call)
+    world.scaling_call("RegisterScalableTarget", MinCapacity=2, MaxCapacity=4)
+    world.until(lambda: world.count == 2, "the minimum", within_s=10)
+    world.run(2)
+    assert ["in-progress" in fault.message for fault in met] == [True]
+    assert [each["StatusCode"] for each in world.activities()] == ["Successful"]
 
 
 def test_K05_what_the_endpoint_refuses_is_told_and_tried_later(world: ScalingWorld) -> None:

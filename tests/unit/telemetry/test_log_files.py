@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -375,6 +376,55 @@ def test_without_a_host_logs_are_unavailable() -> None:
 
     with pytest.raises(LogsUnavailable):
         RemoteLogs(call).groups(ACCOUNT, REGION)
+
+
+class Writing(FakeClock):
+    """Whenever it is asked, the instance has just written a line, and some time has passed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def now(self) -> datetime:
+        with self._path.open("ab") as file:
+            file.write(b"line\n")
+        self.advance(0.5)
+        return super().now()
+
+
+def test_L01_an_event_keeps_its_time_while_the_instance_goes_on_writing(disk: Disk) -> None:
+    disk.write(b"first\n")
+    (path,) = disk.root.rglob("*.log")
+    disk.clock = Writing(path)
+    disk.files = LogFiles(disk.root, disk.clock)
+    shown: dict[int, LogEvent] = {}
+    for _ in range(3):
+        for event in disk.read().events:
+            assert shown.setdefault(event.offset, event) == event
+    assert len(shown) > 3
+
+
+def test_L01_who_reads_makes_no_file_that_keeps_a_group_from_being_deleted(disk: Disk) -> None:
+    disk.write(b"one\n")
+    (path,) = disk.root.rglob("*.log")
+    marks = path.with_suffix(".times")
+    marks.unlink()  # as in the middle of a deletion
+    assert disk.files.tail(TARGET, 1) == ["one"]
+    assert [stream.name for stream in disk.files.streams(ACCOUNT, REGION, GROUP) or ()] == [TARGET.stream]
+    assert not marks.exists()
+
+
+def test_L01_a_group_that_is_deleted_while_it_is_listed_is_none(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.write(b"one\n")
+
+    def gone(self: Path, pattern: str) -> list[Path]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "glob", gone)
+    assert disk.files.streams(ACCOUNT, REGION, GROUP) is None
+    assert disk.files.groups(ACCOUNT, REGION) == []
 
 
 def test_L01_a_full_disk_keeps_nobody_from_reading(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

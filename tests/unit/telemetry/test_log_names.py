@@ -49,3 +49,5 @@ def test_a_half_written_name_is_not_shown(directory: Path) -> None:
     encoded = remember(directory, "x" * 400)
     (directory / f"{encoded}.name").write_text("x" * 10)
     assert decode(directory, encoded) is None
+    assert remember(directory, "x" * 400) == encoded  # whoever writes there next, after the crash
+    assert decode(directory, encoded) == "x" * 400

@@ -199,3 +199,16 @@ def test_a_pipe_that_breaks_off_raises_on_the_reading_side() -> None:
     pipe.end(broken_body("the client closed the connection"))
     thread.join(30)
     assert isinstance(results[0], Fault) and results[0].code == "IncompleteBody"
+
+
+def test_who_still_reads_when_the_server_stops_does_not_take_a_part_for_the_whole() -> None:
+    arrived, coming = BodyPipe(lambda: None), BodyPipe(lambda: None)
+    arrived.put(b"all of it, not read yet")
+    arrived.end()
+    thread, results = in_thread(lambda: b"".join(iter(coming, b"")))
+    for pipe in (arrived, coming):
+        pipe.close()
+    with pytest.raises(Fault, match="IncompleteBody"):
+        arrived()
+    thread.join(60)
+    assert isinstance(results[0], Fault)

@@ -96,6 +96,25 @@ def test_only_so_many_are_held() -> None:
     run(story())
 
 
+def test_who_tells_a_server_that_has_just_stopped_hears_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    async def story() -> None:
+        holding, handler = Holding(LONG_S), Handler()
+        task = begin(holding, handler)
+        await until(lambda: len(handler.watchers) == 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", closed)
+            handler.watchers[0]()
+        holding.release()
+        assert await task == "as it is"
+
+    run(story())
+
+
 def test_a_client_that_goes_is_dropped() -> None:
     async def story() -> None:
         holding, handler, exchange = Holding(LONG_S), Handler(), FakeExchange()

@@ -16,8 +16,11 @@ from pathlib import Path
 from clary.host.engine.api import EngineAway, EngineClient, EngineError
 from clary.host.engine.creation import Abilities, abilities
 
-FIND_TIMEOUT_S = 5.0
-START_TIMEOUT_S = 20.0
+FIND_TIMEOUT_S = 20.0
+SHOW_TIMEOUT_S = 5.0
+"""For people, who do not wait long for an engine that hangs."""
+
+START_TIMEOUT_S = 60.0
 IDLE_S = 60
 USUAL = ("/var/run/docker.sock", "/run/podman/podman.sock")
 HOW_TO_INSTALL = (
@@ -74,17 +77,17 @@ class Engines:
         with self._lock:
             return self._started(podman)
 
-    def running(self) -> Engine | None:
+    def running(self, within_s: float = FIND_TIMEOUT_S) -> Engine | None:
         """The engine if one answers already; starts nothing."""
         for path in self._candidates():
-            if (found := _engine_at(path)) is not None:
+            if (found := _engine_at(path, within_s)) is not None:
                 return found
         return None
 
     @property
     def summary(self) -> str:
         """For people: which, or why none."""
-        if (found := self.running()) is not None:
+        if (found := self.running(SHOW_TIMEOUT_S)) is not None:
             return found.summary
         if self._wanted == "auto" and (podman := shutil.which("podman", path=self._environ.get("PATH"))):
             return f"{podman}, whose service is started when an image of your own needs it"
@@ -117,10 +120,10 @@ class Engines:
         return found
 
 
-def _engine_at(path: str) -> Engine | None:
+def _engine_at(path: str, within_s: float = FIND_TIMEOUT_S) -> Engine | None:
     client = EngineClient(path)
     try:
-        return Engine(client, abilities(client.info(FIND_TIMEOUT_S)))
+        return Engine(client, abilities(client.info(within_s)))
     except (EngineAway, EngineError):
         return None
 

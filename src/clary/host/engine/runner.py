@@ -14,6 +14,7 @@ What a killed runner leaves is removed by the host (`containers`).
 """
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -38,8 +39,8 @@ from clary.host.engine.relay import Dial, Incoming
 
 DEFAULT_GRACE_S = 30.0
 LONGEST_HEAD_START_S = 1.0
-END_TIMEOUT_S = 20.0
-LONGEST_AWAY_S = 5.0
+END_TIMEOUT_S = 60.0
+LONGEST_AWAY_S = 20.0
 REATTACH_EVERY_S = 1.0
 BACKLOG = 1024
 KILLED = 128 + signal.SIGKILL
@@ -234,7 +235,8 @@ class _Running:
     def _carry_output(self, output: Output) -> None:
         """To this process's own stdout, which is the log. The engine may come and go."""
         while True:
-            with suppress(OSError, EngineError):
+            # It may go in the middle of a piece.
+            with suppress(OSError, EngineError, http.client.HTTPException):
                 for data in output:
                     _write_all(data)
             output.close()

@@ -4,7 +4,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clary.blobs.base import Checksum, NoSuchKey, NoSuchUpload, ObjectInfo, PartInfo, UploadInfo
+from clary.blobs.base import (
+    Checksum,
+    NoSuchKey,
+    NoSuchPart,
+    NoSuchUpload,
+    ObjectInfo,
+    PartInfo,
+    UploadInfo,
+)
 from clary.services.s3.attributes import attributes_of, encryption, quoted
 from clary.services.s3.base import S3Resource, s3_operation
 from clary.services.s3.bodies import check_size, receive, transfer
@@ -89,23 +97,13 @@ class Multipart(S3Resource):
     ) -> Mapping[str, Any]:
         bucket, key, upload_id = params["Bucket"], params["Key"], params["UploadId"]
         try:
-            upload = self._blobs.upload(bucket, key, upload_id)
-        except NoSuchUpload:
-            # A client that never saw our answer asks again, and is told the same.
+            return _completed(self._complete(self._blobs.upload(bucket, key, upload_id), params))
+        except (NoSuchUpload, NoSuchPart):
+            # A client that never saw our answer asks again, perhaps while we still work: it is told the same.
             info = self._completed_before(bucket, key, upload_id)
             if info is None:
                 raise
             return _completed(info)
-        parts = chosen_parts(upload, self._blobs.parts(upload), params)
-        size = sum(part.size for part in parts)
-        if size > self._holdings.max_object_bytes:
-            raise too_large(size, self._holdings.max_object_bytes)
-        checksum = whole_checksum(upload, parts)
-        check_promises(upload, checksum, size, params)
-        condition = write_condition(params)
-        return _completed(
-            self._blobs.complete(upload, parts, etag=_etag(parts), checksum=checksum, **condition._asdict())
-        )
 
     @s3_operation("AbortMultipartUpload")
     def abort_multipart_upload(self, call: Call, params: shapes.AbortMultipartUploadRequest) -> None:
@@ -166,6 +164,18 @@ class Multipart(S3Resource):
         if page.next is not None:
             answer["NextKeyMarker"], answer["NextUploadIdMarker"] = encode(page.next[0]), page.next[1]
         return answer
+
+    def _complete(self, upload: UploadInfo, params: shapes.CompleteMultipartUploadRequest) -> ObjectInfo:
+        parts = chosen_parts(upload, self._blobs.parts(upload), params)
+        size = sum(part.size for part in parts)
+        if size > self._holdings.max_object_bytes:
+            raise too_large(size, self._holdings.max_object_bytes)
+        checksum = whole_checksum(upload, parts)
+        check_promises(upload, checksum, size, params)
+        condition = write_condition(params)
+        return self._blobs.complete(
+            upload, parts, etag=_etag(parts), checksum=checksum, **condition._asdict()
+        )
 
     def _upload(self, upload: UploadInfo, encode: NameEncoder) -> dict[str, Any]:
         return {

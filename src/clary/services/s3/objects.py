@@ -1,9 +1,10 @@
 """Objects one by one: put, get, head, delete."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from clary.blobs.base import ObjectInfo
+from clary.blobs.base import ObjectInfo, PreconditionFailed
 from clary.domain.faults import Fault
 from clary.services.s3.attributes import attributes_of, describe, encryption, quoted
 from clary.services.s3.base import S3Resource, check_key, s3_operation
@@ -101,11 +102,15 @@ class Objects(S3Resource):
         return None
 
     def _delete(self, bucket: str, key: str, condition: str | None) -> None:
-        """A condition `*` asks only that there is an object."""
+        """A condition `*` asks only that there is an object: one that is replaced meanwhile is one, too."""
         expected = None if condition is None else bare_etag(condition)
-        if expected == "*":
-            expected = self._blobs.head(bucket, key).etag
-        self._blobs.delete(bucket, key, if_match=expected)
+        if expected != "*":
+            self._blobs.delete(bucket, key, if_match=expected)
+            return
+        while True:
+            with suppress(PreconditionFailed):
+                self._blobs.delete(bucket, key, if_match=self._blobs.head(bucket, key).etag)
+                return
 
 
 def _describe(info: ObjectInfo, span: Span, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +140,50 @@ def test_a_list_of_deletions_needs_a_digest(blobs: FilesystemBlobs) -> None:
 def test_a_key_that_is_no_text_is_refused(blobs: FilesystemBlobs) -> None:
     with pytest.raises(Fault, match="InvalidURI"):
         answer(blobs, "PutObject", {"Key": "\udcff", "Body": b""})
+
+
+class Overtaken:
+    """Something in whose way somebody else does a thing, once, just before a call of this one."""
+
+    def __init__(self, real: Any, name: str, before: Callable[[], object]) -> None:
+        self._real, self._name, self._before = real, name, before
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            self._name = ""
+            self._before()
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize("moment", ["upload", "parts", "complete", "stage"])
+def test_an_upload_that_is_completed_twice_at_once_tells_both_the_same(
+    blobs: FilesystemBlobs, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A client that waited too long for its first answer asks again while the first call still works."""
+    upload = answer(blobs, "CreateMultipartUpload", {"Key": "k"})["UploadId"]
+    part = answer(blobs, "UploadPart", {"Key": "k", "UploadId": upload, "PartNumber": 1, "Body": b"x"})
+    named = {"MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}}
+    params = {"Key": "k", "UploadId": upload, **named}
+    first: list[Mapping[str, object]] = []
+
+    def complete() -> None:
+        first.append(answer(blobs, "CompleteMultipartUpload", params))
+
+    overtaken: Any = Overtaken(blobs, moment, complete)
+    if moment == "stage":  # after the look at the parts, before the first byte of them is read
+        overtaken = blobs
+        monkeypatch.setattr(blobs, "_payloads", Overtaken(blobs._payloads, moment, complete))
+    second = answer(overtaken, "CompleteMultipartUpload", params)
+    assert [second] == first
+    assert keys(blobs) == ["k"]
+
+
+def test_an_object_that_is_replaced_meanwhile_is_deleted_when_any_will_do(blobs: FilesystemBlobs) -> None:
+    answer(blobs, "PutObject", {"Key": "k", "Body": b"old"})
+    overtaken: Any = Overtaken(
+        blobs, "delete", lambda: answer(blobs, "PutObject", {"Key": "k", "Body": b"new"})
+    )
+    answer(overtaken, "DeleteObject", {"Key": "k", "IfMatch": "*"})
+    assert keys(blobs) == []
+    with pytest.raises(Fault, match="NoSuchKey"):
+        answer(blobs, "DeleteObject", {"Key": "k", "IfMatch": "*"})

@@ -139,8 +139,14 @@ class _Handled:
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def _start_again(self) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._process.start()
+        except OSError as error:  # no more processes or descriptors now
+            log.error("the process that holds the models could not be started: %s", error)
+            self._loop.call_later(self._pause_s, self._start_again)
+        else:
             self._watch()
 
 
