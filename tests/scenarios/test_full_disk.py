@@ -61,8 +61,8 @@ def server(small_disk: Path) -> Iterator[RunningServer]:
 def fill(disk: Path) -> None:
     """Takes every block that is left, also those that the server gives back meanwhile."""
     with (disk / "filler").open("ab", buffering=0) as file:
-        while os.statvfs(disk).f_bavail:
-            for size in (1 << 20, 4096):
+        for size in (1 << 20, 4096) * 50:
+            if os.statvfs(disk).f_bavail:
                 try:
                     while file.write(b"x" * size) == size:
                         pass

@@ -22,6 +22,8 @@ from clary.links.frames import FrameError, pack, receive_frame, send_frame
 log = getLogger(__name__)
 
 _PATIENCE_S = 15.0
+_LOOK_PATIENCE_S = 5.0
+"""For a question that is asked again, by somebody who has more to do."""
 
 
 class TakeSocket(msgspec.Struct, tag="take_socket", frozen=True):
@@ -126,25 +128,27 @@ def take_socket(path: Path) -> socket.socket:
 
 def ask_state(path: Path) -> State:
     """What a gateway says of itself. Raises OSError when it does not answer."""
-    return _ask(path, AskState())
+    return _ask(path, AskState(), _LOOK_PATIENCE_S)
 
 
 def ask_to_stop(path: Path) -> State:
     return _ask(path, Stop())
 
 
-def _ask(path: Path, message: AskState | Stop) -> State:
-    with _call(path, message) as sock:
+def _ask(path: Path, message: AskState | Stop, patience_s: float = _PATIENCE_S) -> State:
+    with _call(path, message, patience_s) as sock:
         frame = receive_frame(sock)
     if frame is None:
         raise ConnectionError(f"the gateway at {path} did not answer")
     return decode_json(frame, State)
 
 
-def _call(path: Path, message: TakeSocket | AskState | Stop) -> socket.socket:
+def _call(
+    path: Path, message: TakeSocket | AskState | Stop, patience_s: float = _PATIENCE_S
+) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(_PATIENCE_S)
+        sock.settimeout(patience_s)
         sock.connect(str(path))
         sock.sendall(pack(_encode(message)))
     except OSError:

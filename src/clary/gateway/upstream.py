@@ -23,7 +23,8 @@ log = getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0  # on a busy machine either side may wait for seconds until it runs
 IDLE_CONNECTIONS = 128
 IDLE_S = 60.0
-_BUSY_PAUSE_S = 0.005
+_BUSY_S = 2.0  # so long a full queue of connections is waited for
+_BUSY_PAUSE_S, _LONGEST_BUSY_PAUSE_S = 0.005, 0.25
 _CLOCK_TICK_S = 0.01  # timers go by whole milliseconds
 _LONGEST_HEAD = 64 << 10
 
@@ -267,10 +268,10 @@ class Connection(asyncio.Protocol):
         self.resume_reading()  # its waiter may have paused it with the very last part
         if self._is_head:
             self._parser = httptools.HttpResponseParser(self)  # the old one waits for a body that never comes
-        if self.keeps_alive and self._is_clean and self.is_sent:
+        if waiter is not None and self.keeps_alive and self._is_clean and self.is_sent:
             self.is_used = True
             self._upstream.put_back(self)
-        else:
+        elif self._transport is not None:  # its waiter may have ended it with the very last part
             self._transport.abort()
         if waiter is not None:
             waiter.on_complete()
@@ -341,6 +342,7 @@ async def connect(
     """A new connection. Raises OSError, also when it takes too long or beyond the deadline (loop time)."""
     kind, _, where = address.partition(":")
     host, _, port = where.rpartition(":")
+    pause_s, busy_until = _BUSY_PAUSE_S, loop.time() + _BUSY_S
     async with asyncio.timeout_at(min(deadline, loop.time() + CONNECT_TIMEOUT_S)):
         while True:
             try:
@@ -348,9 +350,11 @@ async def connect(
                     return (await loop.create_unix_connection(factory, where))[1]
                 return (await loop.create_connection(factory, host, int(port)))[1]
             except OSError as error:
-                if error.errno != errno.EAGAIN:  # else a Unix socket's queue of connections is full just now
+                # EAGAIN: a Unix socket's queue of connections is full just now.
+                if error.errno != errno.EAGAIN or loop.time() > busy_until:
                     raise
-                await asyncio.sleep(_BUSY_PAUSE_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
 
 
 def unconnected(loop: asyncio.AbstractEventLoop, deadline: float) -> Broken:

@@ -43,6 +43,7 @@ from clary.settings import Settings
 from clary.telemetry.logs import LogFiles, link_operations
 
 TICK_S = 1.0
+TIDY_WITHIN_S = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,8 @@ class Host:
 
     def _stop_all(self, grace_s: float) -> int:
         ended = self._instances.stop_all(grace_s)
-        self._containers.tidy()  # what the engine had no time for: there may be no host soon that tries again
+        # What the engine had no time for: there may be no host soon that tries again.
+        self._containers.tidy_within(TIDY_WITHIN_S)
         return ended
 
     def _status(self) -> hosts.HostStatus:

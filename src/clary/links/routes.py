@@ -50,7 +50,7 @@ log = getLogger(__name__)
 
 _ACCEPT_AGAIN_S = 0.1
 _LOOK_S = 0.02
-_ENDS_WITHIN_S = 30.0  # a process that was killed, on a machine that is busy
+_ENDS_WITHIN_S = 10.0  # a process that was killed, on a machine that is busy
 _MOST_WITHDRAWN = 1000  # beyond it, those everybody has applied are forgotten
 
 
@@ -112,7 +112,7 @@ class RouteHub:
         on_metrics: Callable[[MetricBatch], None] = lambda batch: None,
         *,
         kill: Callable[[ProcessIdentity], None] = _kill,
-        starts_within_s: float = 60.0,
+        starts_within_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._starts_within_s = starts_within_s

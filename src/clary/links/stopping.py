@@ -32,7 +32,7 @@ def stop_instances(settings: Settings) -> None:
     _stop_minders(
         [m for d in directories if (m := instances.minder_of(d)) is not None], directories, settings
     )
-    for directory in directories:
+    for directory in [*directories, *settings.instances_dir.glob(".gone-*")]:
         shutil.rmtree(directory, ignore_errors=True)
 
 

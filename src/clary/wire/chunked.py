@@ -308,6 +308,8 @@ class BodyPipe:
     def end(self, fault: Fault | None = None) -> None:
         """No more comes; with a fault, because it broke off."""
         with self._condition:
+            if self._is_closed:
+                return
             self._is_ended = True
             self._fault = fault
             self._condition.notify()

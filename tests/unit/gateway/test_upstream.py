@@ -1,6 +1,7 @@
 """Connections to one address: which are given out again, and what is told when there is none."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -127,6 +128,42 @@ def test_H05_a_connection_is_not_waited_for_beyond_the_requests_own_time(
         assert (await address.send(timeout_s=0.01)).told == [Broken.TIMEOUT]
         monkeypatch.setattr(upstream, "CONNECT_TIMEOUT_S", 0.01)
         assert (await address.send(timeout_s=60.0)).told == [Broken.UNREACHABLE]
+
+    on_loop(story)
+
+
+def test_H05_a_full_queue_of_connections_is_waited_for_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    async def is_full(*_: object) -> Any:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EAGAIN, "the queue is full")
+
+    async def story(address: Address) -> None:
+        monkeypatch.setattr(address.loop, "create_unix_connection", is_full)
+        monkeypatch.setattr(upstream, "_BUSY_S", 0.1)
+        assert (await address.send()).told == [Broken.UNREACHABLE]
+        assert 2 <= tries <= 7  # after 5, 10, 20, 40, 80 ms
+
+    on_loop(story)
+
+
+def test_H05_a_connection_that_its_caller_ends_with_the_last_part_is_given_to_nobody() -> None:
+    class Leaves(Caller):
+        def on_head(self, connection: Connection, status: int, headers: Headers) -> None:
+            connection.abort()
+
+    async def story(address: Address) -> None:
+        connection, transport = address.connection()
+        connection.begin(b"request", Leaves(), address.loop.time() + 60)
+        connection.is_sent = True
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert transport.aborted
+        assert (await address.send()).told == [Broken.UNREACHABLE]
+        assert transport.written == b"request"
 
     on_loop(story)
 

@@ -183,6 +183,12 @@ class Containers:
             self._tidying = threading.Thread(target=self.tidy, name="tidy-containers", daemon=True)
             self._tidying.start()
 
+    def tidy_within(self, seconds: float) -> None:
+        """The same, and waits a while for its end: an engine may hang."""
+        self.tidy_later()
+        if self._tidying is not None:
+            self._tidying.join(seconds)
+
     def tidy(self) -> None:
         """Removes what is still to be removed."""
         with self._lock:
