@@ -140,6 +140,7 @@ class _Full:
     """What `statvfs` says of a full disk, as far as anybody asks."""
 
     f_bavail: int = 0
+    f_bfree: int = 0
     f_frsize: int = 4096
     f_blocks: int = 1 << 20
 

@@ -36,7 +36,7 @@ class Settings:
     sandbox_uid_base: int = 200_000  # started as root: the first uid of the instances
     sandbox_uids: int = 60_000  # started as root: how many uids from there on are theirs
     sandbox_processes: int = 4096  # processes and threads of one instance on rung 1, or of one container
-    instance_disk_bytes: int = 30 << 30  # what an instance may write without a VolumeSizeInGB; 0: no limit
+    instance_disk_bytes: int = 30 << 30  # without VolumeSizeInGB; ml.g5 and the like: no limit; 0: no limit
     disk_reserve_bytes: int = 1 << 30  # kept free, at most 5 %: an instance that takes it is ended; 0: none
     container_engine: str = "auto"  # runs own images: auto (Docker's or Podman's), none, or a socket's path
     container_pull: str = "missing"  # own images are pulled: always, missing, never

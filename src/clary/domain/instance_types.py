@@ -39,6 +39,17 @@ def instance_type(name: str) -> InstanceType | None:
     return InstanceType(name, vcpus, vcpus * per_vcpu * GIB)
 
 
+def has_local_disk(name: str) -> bool:
+    """Whether a type comes with disks of its own: hundreds of GB, and no `VolumeSizeInGB` to ask for."""
+    match = _NAME.fullmatch(name)
+    return match is not None and (
+        match["family"] in _LOCAL_DISKS or _WITH_D.fullmatch(match["family"]) is not None
+    )
+
+
+_LOCAL_DISKS = frozenset({"g5", "g6", "g6e", "p5", "p5e", "p5en", "trn1", "trn1n", "trn2", "dl1"})
+_WITH_D = re.compile(r"[a-z]+[0-9]+[a-z]*d[a-z]*")  # m5d, r6gd, g4dn, p4de: AWS's letter for it
+
 _NAME = re.compile(r"ml\.(?P<family>[a-z0-9-]+)\.(?P<size>[0-9a-z]+)")
 
 _GIB_PER_VCPU = {"c": 2, "m": 4, "r": 8}

@@ -9,12 +9,14 @@ taken its share would hold up the others.
 
 The minder makes an instance's group and removes it (`clary.host.minder`), so none is ever left empty in between. What
 it could not remove, because it was killed, is empty, and the host removes it: with the instance, and whenever a host
-begins or ends.
+begins or ends. A group that was made a moment ago is empty too, until its instance is in: a sweep leaves those.
 """
 
 import hashlib
 import logging
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,15 +24,21 @@ from clary.domain.instances import InstanceId, InstanceSpec
 from clary.host.cgroups import PREFIX, SERVER, Ground
 from clary.links import instances as files
 
+YOUNG_S = 10.0
+"""A minder has put its instance into the group by then, and a probe is over."""
+
 log = logging.getLogger(__name__)
 
 
 class CpuGroups:
     """The groups of one data directory's instances. Thread-safe: what there is stands in the kernel."""
 
-    def __init__(self, ground: Ground, instances_dir: Path, cores: int) -> None:
+    def __init__(
+        self, ground: Ground, instances_dir: Path, cores: int, now: Callable[[], float] = time.time
+    ) -> None:
         self.ground = ground
         self._cores = cores
+        self._now = now
         # Ids are unique among the instances of one data directory.
         self._prefix = f"{PREFIX}{hashlib.sha256(os.fsencode(instances_dir)).hexdigest()[:12]}-"
 
@@ -58,8 +66,15 @@ class CpuGroups:
             log.warning("the CPU groups could not be listed", extra={"error": str(error)})
             return
         for group in groups:
-            if group.name != SERVER:
+            if group.name != SERVER and not self._is_young(group):
                 _remove(group)
+
+    def _is_young(self, group: Path) -> bool:
+        """By the kernel's note of when it was made, which is never too early. The machine's clock may be put back."""
+        try:
+            return 0 <= self._now() - group.stat().st_mtime < YOUNG_S
+        except OSError:
+            return False  # it is gone
 
 
 def _remove(group: Path) -> None:

@@ -6,11 +6,14 @@ down and up again, with one open at a time. Of the instance nothing may run any 
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from clary.host.disk_usage import DIRECTORY, open_above, open_directory
+
+Stays = Callable[["os.DirEntry[str]"], bool]
 
 
 def remove(directory: Path) -> None:
@@ -20,8 +23,8 @@ def remove(directory: Path) -> None:
         directory.rmdir()
 
 
-def clear(directory: Path) -> None:
-    """All below the directory. Raises `OSError`."""
+def clear(directory: Path, stays: Stays = lambda entry: False) -> None:
+    """All below the directory, but for what of its own entries stays. Raises `OSError`."""
     above = os.open(directory.parent, DIRECTORY)
     try:
         here = open_directory(directory.name, above)
@@ -30,7 +33,7 @@ def clear(directory: Path) -> None:
     if here is None:
         return
     try:
-        way = [_enter(directory.name, here)]
+        way = [_enter(directory.name, here, stays)]
         while way:
             here = _step(here, way)
     finally:
@@ -46,10 +49,10 @@ class _Level:
     folders: list[str]
 
 
-def _enter(name: str, here: int) -> _Level:
+def _enter(name: str, here: int, stays: Stays = lambda entry: False) -> _Level:
     found = os.fstat(here)
     os.fchmod(here, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
-    return _Level(name, found, _unlink_files(here))
+    return _Level(name, found, _unlink_files(here, stays))
 
 
 def _step(here: int, way: list[_Level]) -> int:
@@ -77,12 +80,14 @@ def _remove_empty(name: str, here: int) -> None:
         os.rmdir(name, dir_fd=here)
 
 
-def _unlink_files(here: int) -> list[str]:
+def _unlink_files(here: int, stays: Stays) -> list[str]:
     """Everything but directories, which are named. A list of all would be too long where an instance means harm."""
     while True:
         folders, was_clean = [], True
         with os.scandir(here) as entries:
             for entry in entries:
+                if stays(entry):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
                     continue

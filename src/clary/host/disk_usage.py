@@ -5,16 +5,16 @@ does not count: artefacts are links, which are not followed, and the models of a
 their own. Nor does what is mounted inside.
 
 The instance goes on writing, and may mean harm. So the way down and up again is by descriptors: no link is followed
-whenever it came to be, and a path may be of any depth and length. Not seen are files without a name that only a memory
-map holds.
+whenever it came to be, and a path may be of any depth and length. What it moves under our feet, and a machine without
+descriptors to spare, cut a look off: it is tried again, and what saw only part says so. Not seen are files without a
+name that only a memory map holds.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +26,8 @@ HOSTS_OWN = frozenset({MODELS, NOTES, PARTS})
 MOST_DESCRIPTORS = 100_000
 """Looked at of one instance."""
 
+TRIES = 3
+_NO_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _DEEPEST_OF_HOST = max(path.count("/") for path in HOSTS_OWN)
 _TOO_DEEP = "//"
 _BLOCK = 512  # st_blocks, whatever the file system's own are
@@ -34,29 +36,40 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Files without a name count as well."""
+    """Files without a name count as well. What is not whole is the least that there is."""
 
     size_bytes: int = 0
     files: int = 0
+    is_whole: bool = True
 
     def __add__(self, other: "Written") -> "Written":
-        return Written(self.size_bytes + other.size_bytes, self.files + other.files)
+        is_whole = self.is_whole and other.is_whole
+        return Written(self.size_bytes + other.size_bytes, self.files + other.files, is_whole)
 
     def exceeds(self, most: "Written") -> bool:
         return self.size_bytes > most.size_bytes or self.files > most.files
 
 
 def written(
-    directory: Path, processes: Iterable[int], enough: Written, but: Collection[str] = frozenset()
+    directory: Path,
+    processes: Sequence[int],
+    enough: Written,
+    but: Collection[str] = frozenset(),
+    *,
+    spare_ahead: bool = False,
 ) -> Written:
-    """By an instance; `but` are paths in its directory. Counting ends where it is more than `enough`."""
-    found = Written()
-    for each in (_unnamed(directory, processes), _named(directory, but)):
-        for size_bytes in each:
-            found += Written(size_bytes, 1)
-            if found.exceeds(enough):
-                return found
-    return found
+    """By an instance; `but` are paths in its directory. Counting ends where it is more than `enough`.
+
+    `spare_ahead`: without blocks beyond a file's end, which some file systems hold ready for who writes on.
+    """
+    most = Written(is_whole=False)
+    size = _size_without_ahead if spare_ahead else _size
+    for _ in range(TRIES):
+        found = _written_once(directory, processes, enough, but, size)
+        if found.is_whole:
+            return found
+        most = max(most, found, key=lambda each: each.size_bytes)
+    return most
 
 
 def is_same_disk(one: Path, other: Path) -> bool:
@@ -66,11 +79,39 @@ def is_same_disk(one: Path, other: Path) -> bool:
         return False
 
 
-def _named(directory: Path, but: Collection[str]) -> Iterator[int]:
-    """The size of everything below a directory."""
+def _written_once(
+    directory: Path, processes: Sequence[int], enough: Written, but: Collection[str], size: "_Size"
+) -> Written:
+    found = Written()
+    try:
+        for each in (_unnamed(directory, processes), _named(directory, but)):
+            for file in each:
+                found += Written(size(file), 1)
+                if found.exceeds(enough):
+                    return found
+    except OSError:
+        return replace(found, is_whole=False)
+    return found
+
+
+_Size = Callable[[os.stat_result], int]
+
+
+def _size(found: os.stat_result) -> int:
+    return found.st_blocks * _BLOCK
+
+
+def _size_without_ahead(found: os.stat_result) -> int:
+    if not stat.S_ISREG(found.st_mode):
+        return _size(found)
+    return min(_size(found), -(-found.st_size // found.st_blksize) * found.st_blksize)
+
+
+def _named(directory: Path, but: Collection[str]) -> Iterator[os.stat_result]:
+    """Everything below a directory. Raises `OSError` where it is cut off."""
     try:
         here = os.open(directory, DIRECTORY)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return  # removed meanwhile
     try:
         top = os.fstat(here)
@@ -81,8 +122,6 @@ def _named(directory: Path, but: Collection[str]) -> Iterator[int]:
             here, level = _move(here, way, top.st_dev)
             if level is not None:
                 yield from _look(here, level, linked, but)
-    except OSError:
-        return  # what is left is seen the next time
     finally:
         os.close(here)
 
@@ -96,9 +135,11 @@ class _Level:
     pending: list[str]
 
 
-def _look(here: int, level: _Level, linked: set[tuple[int, int]], but: Collection[str]) -> Iterator[int]:
-    """The sizes of what stands in a directory; its own directories are noted as pending."""
-    with suppress(OSError), os.scandir(here) as entries:
+def _look(
+    here: int, level: _Level, linked: set[tuple[int, int]], but: Collection[str]
+) -> Iterator[os.stat_result]:
+    """What stands in a directory; its own directories are noted as pending."""
+    with os.scandir(here) as entries:
         for entry in entries:
             try:
                 found = entry.stat(follow_symlinks=False)
@@ -111,7 +152,7 @@ def _look(here: int, level: _Level, linked: set[tuple[int, int]], but: Collectio
                 if _identity(found) in linked:
                     continue
                 linked.add(_identity(found))
-            yield found.st_blocks * _BLOCK
+            yield found
 
 
 def _move(here: int, way: list[_Level], device: int) -> tuple[int, _Level | None]:
@@ -140,12 +181,16 @@ def _move(here: int, way: list[_Level], device: int) -> tuple[int, _Level | None
 
 
 def open_directory(name: str, here: int) -> int | None:
-    """A directory, even one that its owner may not look into."""
+    """A directory, even one that its owner may not look into; None for what is none any more.
+
+    Raises `OSError` where it is this process that has no means to look.
+    """
     try:
         return os.open(name, DIRECTORY, dir_fd=here)
     except PermissionError:
         return _reopened(name, here)
-    except OSError:
+    except OSError as error:
+        _raise_without_means(error)
         return None
 
 
@@ -162,19 +207,26 @@ def _reopened(name: str, here: int) -> int | None:
     """With its mode changed, so that nothing can be hidden there. By descriptor, because a name may become a link."""
     try:
         place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
-    except OSError:
+    except OSError as error:
+        _raise_without_means(error)
         return None
     try:
         os.chmod(f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101
         return os.open(name, DIRECTORY, dir_fd=here)
-    except OSError:
+    except OSError as error:
+        _raise_without_means(error)
         return None
     finally:
         os.close(place)
 
 
-def _unnamed(directory: Path, processes: Iterable[int]) -> Iterator[int]:
-    """The sizes of files that these processes hold open and nobody can find any more."""
+def _raise_without_means(error: OSError) -> None:
+    if error.errno in _NO_MEANS:
+        raise error
+
+
+def _unnamed(directory: Path, processes: Iterable[int]) -> Iterator[os.stat_result]:
+    """Files that these processes hold open and nobody can find any more."""
     try:
         disk = _file_system(directory)
     except OSError:
@@ -187,16 +239,20 @@ def _unnamed(directory: Path, processes: Iterable[int]) -> Iterator[int]:
                 continue
             seen.add(_identity(found))
             if _file_system(path) == disk:
-                yield found.st_blocks * _BLOCK
+                yield found
         except OSError:
             continue  # closed meanwhile
 
 
 def _descriptors(processes: Iterable[int]) -> Iterator[str]:
     for pid in processes:
-        with suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
-                yield f"/proc/{pid}/fd/{name}"
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+        except OSError as error:
+            _raise_without_means(error)
+            continue  # ended meanwhile, or nobody's to look into
+        for name in names:
+            yield f"/proc/{pid}/fd/{name}"
 
 
 def _file_system(path: Path | str) -> tuple[int, int, int]:

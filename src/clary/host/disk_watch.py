@@ -1,21 +1,18 @@
 """Ends instances that fill the disk: over their own limit, or first to blame when the machine's last room is taken.
 
 Four times a second the file system is asked how much is free, which costs nothing. Instances are looked at only when
-that has fallen, when it is short, and once a minute; and for a fifth of the time at most (half of it while room is
-short), however many files there are.
+that has fallen, and once a minute, or every few seconds while room is short; and for a fifth of the time at most (half
+of it while room is short), however many files there are.
 
-What others write fills the disk too: being short of room alone is nobody's guilt. Who is ended for it writes on in the
-last room; or has written most in the minutes before, where instances and not others took it.
-
-A limit on the number of files goes with that on bytes: as many as the usual file system of that size can hold. Without
-it empty files would take every inode, and make this look endless.
+What others write fills the disk too: being short of room alone is nobody's guilt, and many a disk is short for ever.
+Who is ended for it has written most in the last minutes, in the last room or before it was that, where instances and
+not others took at least half of what is gone since.
 """
 
 import logging
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Protocol
 from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId
 from clary.host import disk_usage, failures, limits
+from clary.host.disk_limits import DiskLimits, Room
 from clary.host.disk_usage import Written
 from clary.host.engine import notes
 from clary.host.records import Instance
@@ -33,19 +31,15 @@ EVERY_S = 60.0
 SHARE, SHARE_WHEN_SHORT = 0.2, 0.5
 FALL_BYTES = 64 << 20
 LATELY_S = 600.0
-PART_TO_BLAME = 16
-"""Of the reserve: who has written less than this part of it lately is not ended for it."""
-
+EVERY_WHEN_SHORT_S = 5.0
 PATIENCE_S = 60.0
 STOP_WITHIN_S = 5.0
-BYTES_A_FILE = 16 << 10
-"""Of the size of a file system an inode, as mkfs.ext4 has it."""
-
-_NO_LIMIT = 1 << 62
 
 log = logging.getLogger(__name__)
 
-Measure = Callable[[Instance, Written], Written]
+Measure = Callable[[Instance, Written, bool], Written]
+"""`spare_ahead` at the end, as `disk_usage.written` has it."""
+
 Unit = Sequence[tuple[Instance, Written]]
 
 
@@ -54,52 +48,31 @@ class Owner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Of the file system that the instances are on."""
-
-    free_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskLimits:
-    """`instance_bytes` is for instances that were given no size; `reserve_bytes` is kept free. 0: none."""
-
-    instance_bytes: int
-    reserve_bytes: int
-
-    def of(self, instance: Instance) -> Written:
-        size_bytes = instance.spec.volume_bytes or self.instance_bytes or _NO_LIMIT
-        return Written(size_bytes, max(1, size_bytes // BYTES_A_FILE))
-
-    def reserve(self, room: Room) -> int:
-        """Never more than a twentieth, so that a small disk is of use."""
-        return min(self.reserve_bytes, room.total_bytes // 20)
-
-
-@dataclass(frozen=True, slots=True)
 class _Seen:
-    """What there was at one look."""
+    """What there was at one look. A size is None where only part was seen, until a later look has seen all.
+
+    Who is not in it came later: all that it has, it has written since.
+    """
 
     at: float
     free_bytes: int
-    sizes: Mapping[InstanceId, int]
+    sizes: dict[InstanceId, int | None]
+
+    def grown(self, instance: Instance, found: Written) -> int:
+        then = self.sizes.get(instance.id, 0)
+        return 0 if then is None else found.size_bytes - then
 
 
-def room_at(directory: Path) -> Room:
-    found = os.statvfs(directory)
-    return Room(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
-
-
-def measure(instance: Instance, enough: Written) -> Written:
+def measure(instance: Instance, enough: Written, spare_ahead: bool) -> Written:
     """What an instance has written until now; of a container also to its own layer, where that is on the same disk."""
     if instance.minder is None:
         return Written()
     hosts_own = disk_usage.HOSTS_OWN if instance.spec.models is not None else frozenset[str]()
-    found = disk_usage.written(instance.directory, limits.below(*instance.roots), enough, hosts_own)
+    processes = limits.below(*instance.roots)
+    found = disk_usage.written(instance.directory, processes, enough, hosts_own, spare_ahead=spare_ahead)
     note = notes.read(instance.directory)
     if note is not None and note.layer and disk_usage.is_same_disk(instance.directory, Path(note.layer)):
-        found += disk_usage.written(Path(note.layer), (), enough)
+        found += disk_usage.written(Path(note.layer), (), enough, spare_ahead=spare_ahead)
     return found
 
 
@@ -122,6 +95,8 @@ class DiskWatch:
         self._limits = most
         self._clock = clock
         self._measure = measure
+        self._last: dict[InstanceId, Written] = {}
+        self._failing: set[InstanceId] = set()
         self._before: deque[_Seen] = deque()
         self._short_since: _Seen | None = None
         self._looked_at = float("-inf")
@@ -142,24 +117,22 @@ class DiskWatch:
         room, now = self._room(), self._clock.monotonic()
         if not self._is_due(room, now):
             return
-        measured = [
-            [(each, self._measure(each, self._limits.of(each))) for each in unit]
-            for unit in self._units()
-            if all(each.state.failure is None for each in unit)  # else it is about to end
-        ]
-        for unit in measured:
-            self._hold_to_limit(unit, now)
-        now_seen = _Seen(now, room.free_bytes, {e.id: w.size_bytes for unit in measured for e, w in unit})
         is_short = self._is_short(room)
-        if is_short:
-            self._hold_reserve(measured, now_seen)
-        else:
-            self._short_since = None
-            self._remember(now_seen)
-        self._looked_at = now
-        took_s = self._clock.monotonic() - now
-        self._next_at = now + took_s / (SHARE_WHEN_SHORT if is_short else SHARE)
-        self._most_free = room.free_bytes
+        try:
+            units = [*self._units()]
+            self._failing &= {each.id for unit in units for each in unit}
+            measured = [found for unit in units if (found := self._look_at(unit, now))]
+            now_seen = self._seen(now, room, measured)
+            if is_short:
+                self._hold_reserve(measured, now_seen)
+            else:
+                self._short_since = None
+                self._remember(now_seen)
+        finally:
+            self._looked_at = now
+            took_s = self._clock.monotonic() - now
+            self._next_at = now + took_s / (SHARE_WHEN_SHORT if is_short else SHARE)
+            self._most_free = room.free_bytes
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_S):
@@ -172,22 +145,65 @@ class DiskWatch:
         self._most_free = max(self._most_free, room.free_bytes)
         if now < self._next_at:
             return False
-        has_fallen = self._most_free - room.free_bytes >= min(FALL_BYTES, room.total_bytes // 64)
-        return has_fallen or self._is_short(room) or now - self._looked_at >= EVERY_S
+        fall, every_s = min(FALL_BYTES, max(1, room.total_bytes // 64)), EVERY_S
+        if self._is_short(room):
+            if self._short_since is None or self._leaving is not None:
+                return True
+            fall, every_s = min(fall, max(1, self._limits.least(room) // 4)), EVERY_WHEN_SHORT_S
+        return self._most_free - room.free_bytes >= fall or now - self._looked_at >= every_s
 
     def _is_short(self, room: Room) -> bool:
         return room.free_bytes < self._limits.reserve(room)
+
+    def _look_at(self, unit: Sequence[Instance], now: float) -> Unit | None:
+        """One that cannot be looked at takes nothing from the others."""
+        if any(each.state.failure is not None for each in unit):
+            return None  # about to end
+        ids = {each.id for each in unit}
+        try:
+            measured = [(each, self._written(each)) for each in unit]
+            self._hold_to_limit(measured, now)
+        except Exception:
+            if not ids <= self._failing:
+                log.exception("an instance's disk cannot be looked at", extra={"instance": unit[0].id})
+            self._failing |= ids
+            return None
+        self._failing -= ids
+        return measured
+
+    def _written(self, instance: Instance) -> Written:
+        """Of what was seen in part only, the most that is known."""
+        found = self._measure(instance, self._limits.of(instance), False)
+        last = self._last.get(instance.id)
+        if found.is_whole or last is None:
+            return found
+        return Written(max(found.size_bytes, last.size_bytes), max(found.files, last.files), is_whole=False)
 
     def _hold_to_limit(self, unit: Unit, now: float) -> None:
         """The containers of one instance share its disk. The one with the most is ended."""
         most = self._limits.of(unit[0][0])
         total = sum((found for _, found in unit), Written())
         if total.size_bytes > most.size_bytes:
+            # Some file systems hold blocks ready beyond a file's end, which nobody asked for: again without them.
+            unit = [(each, self._measure(each, most, True)) for each, _ in unit]
+            total = sum((found for _, found in unit), Written())
+        if total.size_bytes > most.size_bytes:
             largest, _ = max(unit, key=lambda each: each[1].size_bytes)
             self._end(largest, failures.over_disk(largest.spec, total.size_bytes, most.size_bytes), now)
         elif total.files > most.files:
             largest, _ = max(unit, key=lambda each: each[1].files)
             self._end(largest, failures.too_many_files(largest.spec, total.files, most.files), now)
+
+    def _seen(self, now: float, room: Room, measured: Sequence[Unit]) -> "_Seen":
+        """What was seen now; where earlier looks had seen one only in part, it counts for them as well."""
+        found = {each.id: written for unit in measured for each, written in unit}
+        whole = {id_: written.size_bytes for id_, written in found.items() if written.is_whole}
+        late = {id_ for id_ in whole if id_ not in self._last or not self._last[id_].is_whole}
+        for seen in (*self._before, self._short_since) if late else ():
+            if seen is not None:
+                seen.sizes.update({id_: whole[id_] for id_ in late if seen.sizes.get(id_, 0) is None})
+        self._last = found
+        return _Seen(now, room.free_bytes, dict.fromkeys({*found, *self._failing}) | whole)
 
     def _remember(self, now_seen: "_Seen") -> None:
         """Some minutes of it; while room is short, those before it became short."""
@@ -197,10 +213,15 @@ class DiskWatch:
 
     def _hold_reserve(self, measured: Sequence[Unit], now_seen: "_Seen") -> None:
         is_new = self._short_since is None
-        self._short_since = self._short_since or now_seen
+        if self._short_since is None:
+            self._short_since = now_seen
+        elif self._short_since.at <= now_seen.at - LATELY_S:
+            # A disk may be short for ever: what was written hours ago did not lead to what is lost now.
+            self._before.clear()
+            self._short_since = now_seen
         if self._is_leaving(now_seen.at) or not self._is_short(room := self._room()):
             return  # asked again, because one that was leaving may have gone since
-        grown_bytes, instance = self._to_blame(measured, room)
+        grown_bytes, instance = self._to_blame(measured, room, self._short_since)
         reserve = self._limits.reserve(room)
         if instance is not None:
             failure = failures.took_last_room(instance.spec, grown_bytes, room.free_bytes, reserve)
@@ -211,17 +232,17 @@ class DiskWatch:
                 extra={"free_bytes": room.free_bytes, "reserve_bytes": reserve},
             )
 
-    def _to_blame(self, measured: Sequence[Unit], room: Room) -> tuple[int, Instance | None]:
-        """Who writes on in the last room; or wrote most before, where instances and not others have taken it."""
-        assert self._short_since is not None, "asked while room is short"
-        least = max(1, self._limits.reserve(room) // PART_TO_BLAME)
-        for then in (self._short_since, *islice(self._before, 1)):
-            grown = [sum(w.size_bytes - then.sizes.get(e.id, 0) for e, w in unit) for unit in measured]
+    def _to_blame(
+        self, measured: Sequence[Unit], room: Room, short_since: "_Seen"
+    ) -> tuple[int, Instance | None]:
+        """Who wrote most in the last room, or before it was that: where instances and not others have taken it."""
+        for then in (short_since, *islice(self._before, 1)):
+            grown = [sum(then.grown(*each) for each in unit) for unit in measured]
             most = max(grown, default=0)
             lost = then.free_bytes - room.free_bytes
-            if most >= least and (then is self._short_since or 2 * sum(grown) >= lost):
+            if most >= self._limits.least(room) and lost > 0 and 2 * sum(grown) >= lost:
                 unit = measured[grown.index(most)]
-                return most, max(unit, key=lambda each: each[1].size_bytes - then.sizes.get(each[0].id, 0))[0]
+                return most, max(unit, key=lambda each: then.grown(*each))[0]
         return 0, None
 
     def _end(self, instance: Instance, failure: Failure, now: float) -> None:

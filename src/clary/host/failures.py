@@ -7,6 +7,7 @@ one that ran. The codes are listed with `clary.domain.instances.Failure`.
 import signal as signals
 from collections.abc import Sequence
 
+from clary.domain.instance_types import has_local_disk
 from clary.domain.instances import Failure, InstanceSpec
 from clary.links.instances import Exit
 
@@ -89,7 +90,9 @@ def _out_of_disk(spec: InstanceSpec, reason: str) -> Failure:
 
 
 def _disk_said_by(spec: InstanceSpec) -> str:
-    return "VolumeSizeInGB" if spec.volume_bytes else "the setting instance_disk_bytes, or VolumeSizeInGB"
+    if spec.volume_bytes or has_local_disk(spec.instance_type):
+        return "VolumeSizeInGB"
+    return "the setting instance_disk_bytes, or VolumeSizeInGB"
 
 
 def ended(spec: InstanceSpec, exit: Exit | None, was_ready: bool, probe: str) -> Failure:

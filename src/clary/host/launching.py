@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -35,7 +36,6 @@ from clary.links.processes import ProcessIdentity
 from clary.telemetry.logs import LogFiles
 
 CLAIM_TIMEOUT_S = 30.0
-SEAL_TIMEOUT_S = 10.0
 LITTLE_ROOM_BYTES = 1 << 20
 
 LISTENER = "fd:3"
@@ -305,21 +305,24 @@ def rewrite_opt_ml(variables: Mapping[str, str], directory: Path) -> dict[str, s
     return {name: _OPT_ML.sub(lambda _: place, value) for name, value in variables.items()}
 
 
-def seal(directory: Path, exit: files.Exit) -> bool:
-    """Makes sure that no minder starts here any more; False when one did already.
+@contextmanager
+def barred(directory: Path) -> Iterator[bool]:
+    """As long as this lasts no minder starts here, and none ever does if exit.json is written; False when one did.
 
     One that has the lock and has not said who it is yet is waited for: it starts the instance, or ends.
     """
-    with (directory / files.LOCK).open("a") as lock:
-        if not _locked(lock, directory) or files.minder_of(directory) is not None:
-            return False
-        files.write(directory, files.EXIT, exit)
-        return True
+    with ExitStack() as held:
+        try:
+            is_free = _locked(held.enter_context((directory / files.LOCK).open("a")), directory)
+        except OSError:
+            # No room for the lock is no room for a minder's process.json, without which it starts nothing.
+            is_free = True
+        yield is_free and files.minder_of(directory) is None
 
 
 def _locked(lock: IO[str], directory: Path) -> bool:
     """Once the lock is had; False when whoever has it minds the instance, or does not let go of it."""
-    deadline = time.monotonic() + SEAL_TIMEOUT_S
+    deadline = time.monotonic() + CLAIM_TIMEOUT_S
     pause = _Pause()
     while True:
         try:

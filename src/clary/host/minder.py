@@ -20,6 +20,7 @@ process.json and exit.json, write process.json, fork.
 # ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH109, PTH110, PTH112, PTH123, PTH208
 
 import ctypes
+import errno
 import fcntl
 import importlib
 import json
@@ -111,9 +112,7 @@ class _Minding:
         if box is None:
             self.child = os.fork()
             if self.child == 0:
-                _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the group may take some time
-                _join_cpu_group(launch, 0, log_descriptor)
-                _run_instance(launch, log_descriptor)
+                _run_instance(launch, log_descriptor, lambda: _join_cpu_group(launch, 0, log_descriptor))
             return
         listener = _bind()
         self._reports, report = os.pipe()
@@ -194,9 +193,7 @@ def _run_init(
         sandbox.be_readable(False)
         child = os.fork()
         if child == 0:
-            sandbox.be_readable(True)
-            os.chdir("/opt/ml")
-            _run_instance(launch, log_descriptor, listener)
+            _run_instance(launch, log_descriptor, _settle_in_sandbox, listener)
         said["status"] = _wait_as_init(child, log_descriptor, listener)
         # What was the instance's own process is gone already, so a little less than the limit is the limit.
         if (tasks := sandbox.tasks()) >= 0.9 * launch["sandbox"]["processes"]:
@@ -204,23 +201,32 @@ def _run_init(
     except (sandbox.SandboxFailed, OSError) as error:
         said = {"refused": str(error)}
     finally:
-        os.write(report, json.dumps(said).encode())
-        os._exit(0)
+        try:
+            os.write(report, json.dumps(said).encode())
+        finally:
+            os._exit(0)  # also where nobody is left to hear it: what follows is the minder's
+
+
+def _settle_in_sandbox() -> None:
+    sandbox.be_readable(True)
+    os.chdir("/opt/ml")
 
 
 def _join_cpu_group(launch: Mapping[str, Any], pid: int, log_descriptor: int) -> None:
     """Puts a process (0: this one) into the instance's group, before there is anything it could have forked."""
     if (group := launch.get("cpu_group")) is None:
         return
-    try:
+    for last in (False, False, True):
         try:
             _put_into(group, pid)
-        except FileNotFoundError:
-            _put_into(group, pid)  # a host that has just begun removed it, while it was still empty
-    except ProcessLookupError:
-        return  # it has ended already, and says itself why
-    except OSError as error:
-        _say(log_descriptor, f"the instance has no share of the processors of its own: {error}\n")
+            return
+        except ProcessLookupError:
+            return  # it has ended already, and says itself why
+        except OSError as error:
+            # A host removed it while it was still empty: before its file was opened, or before it was written.
+            if last or error.errno not in (errno.ENOENT, errno.ENODEV):
+                _say(log_descriptor, f"the instance has no share of the processors of its own: {error}\n")
+                return
 
 
 def _put_into(group: Mapping[str, Any], pid: int) -> None:
@@ -284,31 +290,36 @@ def _bind() -> int:
     return listener.detach()
 
 
-def _run_instance(launch: Mapping[str, Any], log_descriptor: int, listener: int | None = None) -> NoReturn:
+def _run_instance(
+    launch: Mapping[str, Any], log_descriptor: int, arrive: Callable[[], None], listener: int | None = None
+) -> NoReturn:
     """The instance's own process: a clean one, as far as a fork can be. A listener becomes descriptor 3."""
     code = 1
-    try:
+    try:  # From the first line on: whatever left it would go on with the minder's work, or the init's.
+        os.dup2(log_descriptor, 1)
+        os.dup2(log_descriptor, 2)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
-        _become_plain(launch, log_descriptor, listener)
+        arrive()
+        _become_plain(launch, listener)
         code = _call(launch["entry"], launch["config"])
     except SystemExit as error:
         code = _exit_code(error)
     except BaseException:  # noqa: BLE001  what an interpreter does with it: print, exit 1
         traceback.print_exc()
     finally:
-        _flush()
-        os._exit(code)
+        try:
+            _flush()
+        finally:
+            os._exit(code)
 
 
-def _become_plain(launch: Mapping[str, Any], log_descriptor: int, listener: int | None) -> None:
+def _become_plain(launch: Mapping[str, Any], listener: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
-    os.dup2(log_descriptor, 1)
-    os.dup2(log_descriptor, 2)
     if listener is None:
         os.closerange(3, _open_files_limit())
     else:
@@ -445,7 +456,10 @@ def _open_files_limit() -> int:
 
 
 def _say(descriptor: int, text: str) -> None:
-    os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+    try:
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+    except OSError:
+        return  # the disk is full: an instance that runs is worth more than the line
 
 
 def _prctl(option: int, value: int) -> None:

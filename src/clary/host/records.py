@@ -1,6 +1,7 @@
 """The host's record of one instance, and its directory as a whole: made, noted in, erased."""
 
 import logging
+import os
 import re
 import shutil
 import signal
@@ -93,15 +94,41 @@ def erase(directory: Path) -> None:
 
 
 def empty(directory: Path) -> None:
-    """What an instance has written, when it has ended: its places stay, and with them whose they are."""
-    for name in ("tmp", "ml", "opt/ml"):
+    """What an instance has written, when it has ended: its places stay, and with them whose they are.
+
+    On rung 0 the directory itself is its home, so all goes but the host's own files and those it is about to rename.
+    """
+    for place, stays in _PLACES.items():
         try:
-            disk_removal.clear(directory / name)
+            disk_removal.clear(directory / place, stays)
+        except FileNotFoundError:
+            continue  # not every instance has each
         except OSError as error:
             log.warning(
                 "what an instance wrote could not be removed",
-                extra={"directory": str(directory / name), "error": str(error)},
+                extra={"directory": str(directory / place), "error": str(error)},
             )
+
+
+_HOSTS_FILES = frozenset(
+    {
+        *(files.SPEC, files.STATE, files.LAUNCH, files.STOP, files.LOCK),
+        *(files.PROCESS, files.EXIT, files.SOCKET, notes.FILE),
+    }
+)
+
+
+def _is_hosts(entry: "os.DirEntry[str]") -> bool:
+    if entry.is_dir(follow_symlinks=False):
+        return entry.name in ("tmp", "ml", "opt", "root")
+    return entry.name.removeprefix(".") in _HOSTS_FILES
+
+
+_PLACES: dict[str, disk_removal.Stays] = {
+    "": _is_hosts,
+    "opt": lambda entry: entry.name == "ml" and entry.is_dir(follow_symlinks=False),
+    **dict.fromkeys(("opt/ml", "ml", "tmp", "root"), lambda entry: False),
+}
 
 
 def checked(id: InstanceId) -> InstanceId:

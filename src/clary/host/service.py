@@ -20,7 +20,8 @@ from clary.domain.clock import Clock
 from clary.host import archives, cgroups, limits
 from clary.host.artifacts import Artifacts
 from clary.host.cpu_groups import CpuGroups
-from clary.host.disk_watch import DiskLimits, DiskWatch, room_at
+from clary.host.disk_limits import DiskLimits, room_at
+from clary.host.disk_watch import DiskWatch
 from clary.host.engine.containers import Containers
 from clary.host.engine.engines import Engines
 from clary.host.environments import EnvironmentFailed, Environments

@@ -27,7 +27,7 @@ from clary.host.disk_removal import remove
 from clary.host.engine.containers import Containers
 from clary.host.environments import Environment
 from clary.host.failures import Refused
-from clary.host.launching import Launcher, seal
+from clary.host.launching import Launcher, barred
 from clary.host.records import Instance, checked, empty, end_orphans, erase, make_directory, write_note
 from clary.host.unpacking import Cancelled
 from clary.links import instances as files
@@ -186,9 +186,13 @@ class Instances:
                 self._set(instance, replace(instance.state, phase="unhealthy"), detail)
 
     def end_because(self, instance: Instance, failure: Failure) -> None:
-        """Ends an instance at once for a reason of the host's. One that is stopping has no more time for it."""
+        """Ends an instance at once for a reason of the host's. One that is stopping keeps the time it has been given,
+        but for the disk: what it writes on is the others' room.
+        """
         with self._changed:
             if instance.ended.is_set() or instance.state.failure is not None:
+                return
+            if instance.state.stopping and failure.code != failures.OUT_OF_DISK:
                 return
             if not instance.state.stopping:
                 self._set(instance, replace(instance.state, failure=failure), instance.detail)
@@ -366,25 +370,24 @@ class Instances:
         if not is_noted and grace_s == 0 and instance.minder is not None:
             _kill_below(instance.minder)  # its minder cannot read that it has no time, for the disk is full
 
-    def _give_up(self, instance: Instance, failure: Failure) -> None:
-        """Its start failed. When a minder came after all, that is what has to be ended."""
-        with self._changed:
-            if self._closed:
+    def _give_up(self, instance: Instance, failure: Failure | None) -> None:
+        """Its start failed, or is not wanted any more. When a minder came after all, that is what has to be ended."""
+        # A minder that is about to begin is waited for before the rest: meanwhile others may ask.
+        with barred(instance.directory) as is_barred, self._changed:
+            if self._closed or instance.ended.is_set():
                 return  # the next host tries again
-            wanted = None if instance.state.stopping else replace(failure, log_tail=self._log_tail(instance))
-            if instance.state.phase == "starting" and not self._is_sealed(instance):
-                self._set(instance, replace(instance.state, failure=wanted), instance.detail)
+            state = instance.state
+            if failure is not None:
+                failure = None if state.stopping else replace(failure, log_tail=self._log_tail(instance))
+            if not is_barred:
+                self._set(instance, replace(state, failure=failure), instance.detail)
                 if (minder := files.minder_of(instance.directory)) is not None:
                     self._adopt(instance, minder)
                     return
-        self._finish(instance, wanted)
-
-    def _is_sealed(self, instance: Instance) -> bool:
-        try:
-            return seal(instance.directory, files.Exit(self._now()))
-        except OSError:
-            # No room for exit.json is no room for a minder's process.json, without which it starts nothing.
-            return files.minder_of(instance.directory) is None
+            elif state.stopping or state.phase == "starting":
+                exit = files.Exit(self._now(), asked=state.stopping)
+                write_note(instance.directory, files.EXIT, exit)
+        self._finish(instance, failure)
 
     def _finish(self, instance: Instance, failure: Failure | None) -> None:
         with self._changed:
@@ -419,10 +422,18 @@ class Instances:
         if instance.minder is None and not state.stopping:
             # Begins again. A minder that the host before had forked as its last act is found by its lock.
             self._bring_up(instance)
-        elif instance.minder is None and seal(directory, files.Exit(self._now(), asked=True)):
-            self._finish(instance, None)
+        elif instance.minder is None:
+            self._end_unbegun(instance)
         else:
-            self._adopt(instance, instance.minder or self._launcher.await_claim(directory))
+            self._adopt(instance, instance.minder)
+
+    def _end_unbegun(self, instance: Instance) -> None:
+        """It was told to end before it had a minder. One that may come yet is not what the host waits for."""
+        name = f"end-{instance.id}"
+        try:
+            threading.Thread(target=self._give_up, args=(instance, None), name=name, daemon=True).start()
+        except RuntimeError:  # no more threads now
+            self._give_up(instance, None)
 
     def _adopt(self, instance: Instance, minder: processes.ProcessIdentity) -> None:
         instance.minder = minder

@@ -99,18 +99,27 @@ class Unpacker:
         is_cancelled: Callable[[], bool],
     ) -> dict[str, Any]:
         for _ in range(MOST_IDLE + 2):
-            worker = self._begin(source, target, limits)
-            try:
-                said = self._answer(worker, deadline, timeout_s, is_cancelled)
-            except _Unseen:  # killed while it was idle: that says nothing of the archive
-                worker.end()
-                continue
-            except BaseException:
-                worker.end()
-                raise
-            self._keep(worker, said)
-            return said
+            with suppress(_Unseen):  # killed before it began: that says nothing of the archive
+                return self._said_by_one(source, target, limits, deadline, timeout_s, is_cancelled)
         raise Unpackable("ArtifactInvalid", "the process that unpacks archives ends before it takes one up")
+
+    def _said_by_one(
+        self,
+        source: str,
+        target: Path,
+        limits: archives.Limits,
+        deadline: float,
+        timeout_s: float,
+        is_cancelled: Callable[[], bool],
+    ) -> dict[str, Any]:
+        worker = self._begin(source, target, limits)
+        try:
+            said = self._answer(worker, deadline, timeout_s, is_cancelled)
+        except BaseException:
+            worker.end()
+            raise
+        self._keep(worker, said)
+        return said
 
     def warm(self) -> None:
         """Has a process ready for the first archive."""
@@ -145,7 +154,14 @@ class Unpacker:
                 else:
                     return worker
             worker = _start()
-            socket.send_fds(worker.control, [message], [archive.fileno()])
+            try:
+                socket.send_fds(worker.control, [message], [archive.fileno()])
+            except ConnectionError as error:
+                worker.end()
+                raise _Unseen from error
+            except OSError:
+                worker.end()
+                raise
             return worker
 
     def _answer(

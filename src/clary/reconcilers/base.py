@@ -10,11 +10,12 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Protocol
 
 from clary.domain.clock import Clock
+from clary.domain.faults import Fault
 from clary.domain.instances import InstanceId
 from clary.domain.routes import EndpointKey, EndpointRoute
 from clary.drivers.base import Driver, DriverError
@@ -229,7 +230,8 @@ class Runner:
             log.warning("the driver cannot do it now", extra=fields | {"error": str(error)})
         else:
             log.error("reconciling failed", extra=fields, exc_info=error)
-        with self._store.write(on_full_disk=True) as tx:
+        # The log has it: what is held back for deletions on a full disk is not for this.
+        with suppress(Fault), self._store.write() as tx:
             if tx.resources.get(lease.uid) is not None:
                 tx.events.add(lease.uid, "step failed", error=f"{type(error).__name__}: {error}"[:500])
 

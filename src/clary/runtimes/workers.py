@@ -113,8 +113,13 @@ class Workers:
     async def add(self, pid: int, channel: socket.socket, *, together: int) -> None:
         """`together`: how many requests it takes at once; 0 for one that is not loaded yet."""
         channel.setblocking(False)
-        each = _Worker(self._loop, self, pid, together)
-        await self._loop.create_unix_connection(lambda: each, sock=channel)
+        # Before it is connected: of what fails in `connection_made` uvloop tells nobody who waits here.
+        each = _Worker(self._loop, self, pid, os.pidfd_open(pid), together)
+        try:
+            await self._loop.create_unix_connection(lambda: each, sock=channel)
+        except BaseException:
+            each.forget()
+            raise
         self._workers.add(each)
         if self._closed:
             each.close()
@@ -238,7 +243,10 @@ class _Group:
 class _Worker(asyncio.Protocol):
     """One worker, as the server sees it. `in_hand`: the batches it was sent; it works at the first of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, pid: int, together: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, workers: Workers, pid: int, pidfd: int, together: int
+    ) -> None:
+        """`pidfd` is closed with the connection, or by `forget`."""
         self._loop = loop
         self._workers = workers
         self.pid = pid
@@ -249,7 +257,7 @@ class _Worker(asyncio.Protocol):
         self._received = bytearray()
         self._began = 0.0
         self._deadline: asyncio.TimerHandle | None = None
-        self._pidfd = -1
+        self._pidfd = pidfd
         self._why = ""
 
     @property
@@ -262,7 +270,6 @@ class _Worker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._ended)
 
     def send(self, batch: list[Waiting]) -> None:
@@ -288,18 +295,19 @@ class _Worker(asyncio.Protocol):
 
     def _ended(self) -> None:
         """What a script forked may hold the channel open, so that its end does not say it."""
-        self._forget()
+        self.forget()
         if self._transport is not None:
             self._loop.call_later(LAST_WORDS_S, self._transport.abort)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Looks no more for its end."""
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        self.forget()
         if self._deadline is not None:
             self._deadline.cancel()
         how = _end(self.pid)

@@ -21,6 +21,8 @@ FREE_PAGES = 256
 LITTLE_ROOM_BYTES = 1 << 20
 AMPLE_ROOM_BYTES = 4 * LOG_BYTES
 _BLOCK = 512
+_USER_MAP = Path("/proc/self/uid_map")
+_ONE_TO_ONE = ["0", "0", "4294967295"]
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +33,18 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._log = path.with_name(f"{path.name}-wal")
+        self._is_root = os.geteuid() == 0 and _is_machines_own_user()
         self._has_failed = False
 
     def is_all_there_is(self) -> bool:
-        """Whether the disk has no other room left."""
-        return self._free_bytes() < LITTLE_ROOM_BYTES
+        """Whether the disk has no other room left. Not where the file system does not say."""
+        free = self._free_bytes()
+        return free is not None and free < LITTLE_ROOM_BYTES
 
     def hold(self, writer: sa.Engine) -> None:
         """Fills up what is not held, while there is ample room. Costs next to nothing when all is. Best effort."""
-        if self._free_bytes() < AMPLE_ROOM_BYTES:
+        free = self._free_bytes()
+        if free is None or free < AMPLE_ROOM_BYTES:
             return
         try:
             self._hold_log()
@@ -57,9 +62,20 @@ class Reserve:
         finally:
             os.close(descriptor)
 
-    def _free_bytes(self) -> int:
+    def _free_bytes(self) -> int | None:
+        """For this process: some file systems keep a part for root, which is room where that is who the server is."""
         found = os.statvfs(self._path.parent)
-        return found.f_bavail * found.f_frsize
+        if found.f_blocks == 0:
+            return None
+        return (found.f_bfree if self._is_root else found.f_bavail) * found.f_frsize
+
+
+def _is_machines_own_user() -> bool:
+    """Whether no user namespace gives this process its uid: root inside is nobody's root outside."""
+    try:
+        return _USER_MAP.read_text().split() == _ONE_TO_ONE
+    except OSError:
+        return False
 
 
 def _hold_pages(writer: sa.Engine) -> None:

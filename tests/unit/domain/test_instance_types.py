@@ -3,7 +3,7 @@
 import botocore.session
 import pytest
 
-from clary.domain.instance_types import GIB, instance_type
+from clary.domain.instance_types import GIB, has_local_disk, instance_type
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,19 @@ def test_H08_every_type_of_the_api_is_known_or_refused_whole() -> None:
             assert found.vcpus >= 1
             assert found.memory_bytes >= GIB
     assert unknown == {"g7", "g7e", "p6-b200", "p6-b300", "p6e-gb200"}
+
+
+def test_H08_types_with_disks_of_their_own_are_told_by_their_names() -> None:
+    with_disks = (
+        "g4dn.xlarge",
+        "g5.48xlarge",
+        "g6e.xlarge",
+        "p3dn.24xlarge",
+        "p4de.24xlarge",
+        "c5d.large",
+        "r6gd.large",
+    )
+    without = ("m5.large", "c6gn.large", "g4.large", "p3.2xlarge", "inf2.xlarge", "t3.medium", "r8g.large")
+    assert all(has_local_disk(f"ml.{name}") for name in with_disks)
+    assert not any(has_local_disk(f"ml.{name}") for name in without)
+    assert not has_local_disk("g5")

@@ -310,3 +310,28 @@ def test_processes_that_never_take_an_archive_up_are_not_started_for_ever(
                 worker.process.kill()
         with pytest.raises(Unpackable, match="before it takes one up"):
             refused.result()
+
+
+@pytest.mark.parametrize("die", [1, 100])
+def test_a_process_that_dies_before_it_is_sent_an_archive_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die: int
+) -> None:
+    started: list[unpacking._Worker] = []
+    start = unpacking._start
+
+    def start_or_not() -> unpacking._Worker:
+        started.append(start())
+        if len(started) <= die:
+            os.kill(started[-1].process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, started[-1].process.pid, os.WEXITED | os.WNOWAIT)
+        return started[-1]
+
+    monkeypatch.setattr(unpacking, "_start", start_or_not)
+    (tmp_path / "first").write_bytes(tar((member("model"), b"m")).getvalue())
+    with closing(Unpacker(SystemClock())) as unpacker:
+        if die == 1:
+            assert in_a_process(unpacker, tmp_path / "first").members == 1
+        else:
+            with pytest.raises(Unpackable, match="before it takes one up"):
+                in_a_process(unpacker, tmp_path / "first")
+    assert [each.process.returncode for each in started[:die]] == [-signal.SIGKILL] * len(started[:die])

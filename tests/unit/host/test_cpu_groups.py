@@ -2,8 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from clary.domain.instances import InstanceId
 from clary.host import minder
 from clary.host.cgroups import SERVER, Ground, Group, find, group_of, settle
-from clary.host.cpu_groups import CpuGroups
+from clary.host.cpu_groups import YOUNG_S, CpuGroups
 from hosting.harness import toy_spec
 
 INSTANCES_DIR = Path("/data/instances")
@@ -27,7 +29,9 @@ class Kernel:
         self.root, self.version = root, version
         self.cgroup, self.mounts = root.parent / "cgroup", root.parent / "mountinfo"
         self._make, self._remove = os.mkdir, os.rmdir
+        self.systemd = root.parent / "systemd"
         self.refuses: OSError | None = None
+        self.new_files: dict[str, str] = {}
         root.mkdir()
         self.fill(root)
 
@@ -48,6 +52,8 @@ class Kernel:
             (directory / "cgroup.controllers").write_text(f"{handed}\n")
         for name in names:
             (directory / name).touch()
+        for name, text in self.new_files.items():
+            (directory / name).write_text(text)
 
     def mkdir(self, path: Path | str, mode: int = 0o777, **more: int) -> None:
         if self.refuses is not None and Path(path).is_relative_to(self.root):
@@ -72,7 +78,10 @@ class Kernel:
         return directory
 
     def find(self, cores: int = 4) -> Ground:
-        return find(cores, self.cgroup, self.mounts)
+        return find(cores, self.cgroup, self.mounts, self.systemd)
+
+    def settle(self) -> None:
+        settle(self.cgroup, self.mounts, self.systemd)
 
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])
@@ -103,6 +112,7 @@ def log(tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
+with_v1 = pytest.mark.parametrize("kernel", [1], ids=["v1"], indirect=True)
 with_v2 = pytest.mark.parametrize("kernel", [2], ids=["v2"], indirect=True)
 
 
@@ -121,6 +131,20 @@ def test_H08_a_group_is_found_below_whatever_is_mounted(kernel: Kernel) -> None:
     for outside in ("/docker/other", "/../abc"):
         kernel.place(outside, mounted="/docker/abc")
         assert group_of(kernel.cgroup, kernel.mounts) is None
+
+
+def test_H08_a_mount_point_in_another_encoding_is_no_obstacle(kernel: Kernel) -> None:
+    kernel.place("/")
+    other = b"33 31 0:30 / /mnt/caf\xe9\xe2\x80\xa8one\x0ctwo rw - ext4 /dev/sdb rw\n"
+    kernel.mounts.write_bytes(other + kernel.mounts.read_bytes())
+    strays = b"7:name=other:/caf\xe9\x0c\xc2\x85\n"
+    kernel.cgroup.write_bytes(strays + kernel.cgroup.read_bytes())
+    assert group_of(kernel.cgroup, kernel.mounts) == Group(kernel.root, kernel.version)
+
+
+def test_H08_a_unit_s_name_is_read_as_the_kernel_writes_it(kernel: Kernel) -> None:
+    kernel.place("/a\\x2db.service", mounted="/a\\134x2db.service")
+    assert group_of(kernel.cgroup, kernel.mounts) == Group(kernel.root, kernel.version)
 
 
 def test_H08_without_cgroups_there_is_no_ground_and_the_words_say_what_that_means(tmp_path: Path) -> None:
@@ -161,6 +185,44 @@ def test_H08_with_v2_the_controller_is_handed_down_and_the_server_weighs_as_much
 
 
 @with_v2
+def test_H08_a_group_that_can_only_be_read_is_called_that_and_not_shared(kernel: Kernel) -> None:
+    kernel.refuses = OSError(errno.EROFS, "Read-only file system")
+    found = kernel.find()
+    assert "Read-only file system" in found.why_not
+    assert "mounted writable" in found.why_not
+    kernel.refuses = PermissionError(errno.EACCES, "Permission denied")
+    assert "Permission denied; Delegate=yes" in kernel.find().why_not
+
+
+@with_v1
+def test_H08_with_v1_a_group_that_nobody_can_join_is_no_ground(kernel: Kernel) -> None:
+    kernel.new_files = {"cpuset.cpus": "\n", "cpuset.mems": "\n"}
+    found = kernel.find()
+    assert found.group is None
+    assert "cgroup.clone_children" in found.why_not
+    kernel.new_files = {"cpuset.cpus": "0-3\n", "cpuset.mems": "0\n"}
+    assert kernel.find().group == Group(kernel.root, 1)
+
+
+@pytest.mark.parametrize("gone", [errno.ENOENT, errno.ENODEV])
+def test_H08_a_look_that_loses_its_group_to_another_host_looks_again(
+    kernel: Kernel, ground: Group, gone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, write = [], Path.write_text
+
+    def lose_two(path: Path, text: str) -> int:
+        if path.match("clary-probe-*/cpu.*"):
+            writes.append(path)
+            if len(writes) < 3:
+                raise OSError(gone, os.strerror(gone))
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", lose_two)
+    assert kernel.find().group == ground
+    assert len(writes) == 3
+
+
+@with_v2
 def test_H08_with_v2_a_group_that_holds_others_is_not_divided(kernel: Kernel) -> None:
     found = kernel.find()
     assert found.group is None
@@ -179,7 +241,7 @@ def test_H08_with_v2_the_machine_s_first_group_may_hold_processes(kernel: Kernel
 @with_v2
 def test_H08_a_server_alone_in_a_group_of_v2_moves_one_down(kernel: Kernel) -> None:
     (kernel.root / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    settle(kernel.cgroup, kernel.mounts)
+    kernel.settle()
     assert (kernel.root / SERVER / "cgroup.procs").read_text() == "0"
 
 
@@ -197,15 +259,35 @@ def test_H08_a_server_that_may_not_divide_its_group_stays_in_it(kernel: Kernel, 
     elif why == "settled":
         kernel.group(SERVER, f"{os.getpid()}\n")
         kernel.place(f"/{SERVER}")
-    settle(kernel.cgroup, kernel.mounts)
+    kernel.settle()
     assert list(kernel.root.rglob(f"{SERVER}/{SERVER}")) == []
     assert (kernel.root / SERVER).exists() == (why == "settled")
 
 
-@pytest.mark.parametrize("kernel", [1], ids=["v1"], indirect=True)
+@with_v2
+@pytest.mark.parametrize("mark", ["user.delegate", "trusted.delegate", None])
+def test_H08_under_systemd_only_a_group_that_it_handed_over_is_divided(
+    kernel: Kernel, mark: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.systemd.mkdir()
+
+    def getxattr(path: Path, name: str) -> bytes:
+        if name == mark and path == kernel.root:
+            return b"1"
+        raise OSError(errno.ENODATA, "No data available")
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    (kernel.root / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    kernel.settle()
+    assert (kernel.root / SERVER).exists() == (mark is not None)
+    if mark is None:
+        assert "belongs to systemd; Delegate=yes in its unit" in kernel.find().why_not
+
+
+@with_v1
 def test_H08_with_v1_a_server_stays_where_it_is(kernel: Kernel) -> None:
     (kernel.root / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    settle(kernel.cgroup, kernel.mounts)
+    kernel.settle()
     assert not (kernel.root / SERVER).exists()
     assert kernel.find().group == Group(kernel.root, 1)
 
@@ -247,9 +329,20 @@ def test_H08_what_was_left_is_removed_and_what_is_in_use_is_not(kernel: Kernel, 
     kernel.group("clary-in-use", "17\n")
     kernel.group("somebody-else-s")
     (kernel.root / SERVER / "cgroup.procs").write_text("")
-    CpuGroups(Ground(ground), INSTANCES_DIR, 4).sweep()
+    CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=_later).sweep()
     left = sorted(each.name for each in kernel.root.iterdir() if each.is_dir())
     assert left == ["clary-in-use", SERVER, "somebody-else-s"]
+
+
+def test_H08_a_group_that_was_made_a_moment_ago_waits_for_its_instance(kernel: Kernel, ground: Group) -> None:
+    made_at = kernel.group("clary-of-an-instance-that-begins").stat().st_mtime
+    for since, left in ((0.0, True), (YOUNG_S / 2, True), (YOUNG_S, False)):
+        groups = CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=partial(sum, (made_at, since)))
+        groups.sweep()
+        assert (kernel.root / "clary-of-an-instance-that-begins").exists() == left
+    kernel.group("clary-made-before-the-clock-was-put-back")
+    CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=lambda: made_at - 3600).sweep()
+    assert not (kernel.root / "clary-made-before-the-clock-was-put-back").exists()
 
 
 def test_H08_an_instance_joins_its_group_and_the_group_goes_with_it(
@@ -284,19 +377,49 @@ def test_H08_a_minder_that_was_killed_leaves_its_group_to_the_host(
 def test_H08_a_group_that_a_host_removed_before_the_instance_joined_is_made_again(
     kernel: Kernel, ground: Group, monkeypatch: pytest.MonkeyPatch, log: int
 ) -> None:
-    groups, made = CpuGroups(Ground(ground), INSTANCES_DIR, 4), []
+    groups, made = CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=_later), []
 
-    def sweep_once(path: str, *arguments: int) -> None:
+    def sweep_twice(path: str, *arguments: int) -> None:
         kernel.mkdir(path, *arguments)
         made.append(path)
-        if len(made) == 1:
+        if len(made) <= 2:
             groups.sweep()
 
-    monkeypatch.setattr(os, "mkdir", sweep_once)
+    monkeypatch.setattr(os, "mkdir", sweep_twice)
     launch = _launch(groups)
     minder._join_cpu_group(launch, 17, log)
-    assert len(made) == 2
+    assert len(made) == 3
     assert Path(launch["cpu_group"]["directory"], "cgroup.procs").read_text() == "17"
+    assert _said(kernel) == ""
+
+
+def test_H08_a_group_that_goes_between_opening_and_writing_is_made_again(
+    kernel: Kernel, ground: Group, monkeypatch: pytest.MonkeyPatch, log: int
+) -> None:
+    put = minder._put_into
+    lost: list[object] = []
+
+    def lose_once(group: Mapping[str, Any], pid: int) -> None:
+        if not lost:
+            lost.append(group)
+            raise OSError(errno.ENODEV, "No such device")
+        put(group, pid)
+
+    monkeypatch.setattr(minder, "_put_into", lose_once)
+    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
+    minder._join_cpu_group(launch, 17, log)
+    assert Path(launch["cpu_group"]["directory"], "cgroup.procs").read_text() == "17"
+    assert _said(kernel) == ""
+
+
+def test_H08_a_full_disk_takes_the_line_and_not_the_instance(kernel: Kernel, ground: Group) -> None:
+    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
+    kernel.refuses = OSError(errno.EAGAIN, "too many groups")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        minder._join_cpu_group(launch, 17, full)
+    finally:
+        os.close(full)
 
 
 def test_H08_an_instance_that_gets_no_group_serves_and_its_log_says_so(
@@ -329,3 +452,8 @@ def _launch(groups: CpuGroups) -> dict[str, Any]:
 
 def _said(kernel: Kernel) -> str:
     return (kernel.root.parent / "log").read_text()
+
+
+def _later() -> float:
+    """When what is there now is young no more."""
+    return time.time() + 2 * YOUNG_S

@@ -1,5 +1,6 @@
 """What counts as written by an instance, and that all of it can be removed, whatever the instance has made of it."""
 
+import errno
 import inspect
 import os
 import subprocess
@@ -7,10 +8,15 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from clary.host import disk_usage
 from clary.host.disk_removal import clear, remove
 from clary.host.disk_usage import Written
+from clary.host.records import empty
 
 MIB = 1 << 20
 PLENTY = Written(1 << 40, 1 << 30)
@@ -86,6 +92,66 @@ def test_counting_ends_where_it_is_too_much(tmp_path: Path) -> None:
     for number in range(50):
         fill(tmp_path / f"{number}", 1)
     assert written(tmp_path, enough=Written(1 << 40, 10)).files == 11
+
+
+def test_a_look_that_is_cut_off_is_tried_again_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a/b", MIB)
+    fill(tmp_path / "c", MIB)
+    failures = [errno.ESTALE, errno.EMFILE]
+    look = os.scandir
+
+    def scandir(here: int) -> Any:
+        if failures and Path(f"/proc/self/fd/{here}").readlink().name == "a":
+            raise OSError(failures.pop(), "cut off")
+        return look(here)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = written(tmp_path)
+    assert (found.is_whole, found.files) == (True, 3)
+    failures = [errno.ESTALE] * disk_usage.TRIES
+    found = written(tmp_path)
+    assert not found.is_whole
+    assert MIB <= found.size_bytes < 2 * MIB
+
+
+def test_without_descriptors_nothing_is_seen_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a/b", MIB)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        found = written(tmp_path)
+    assert not found.is_whole
+
+
+def test_blocks_beyond_the_end_of_a_file_are_spared_where_asked(tmp_path: Path) -> None:
+    fill(tmp_path / "a", MIB)
+    found = (tmp_path / "a").stat()
+    held = SimpleNamespace(
+        st_mode=found.st_mode, st_size=found.st_size, st_blksize=found.st_blksize, st_blocks=4 * MIB // 512
+    )
+    assert disk_usage._size(cast(os.stat_result, held)) == 4 * MIB
+    assert disk_usage._size_without_ahead(cast(os.stat_result, held)) == MIB
+    assert disk_usage.written(tmp_path, (), PLENTY, spare_ahead=True).size_bytes >= MIB
+
+
+def test_H08_of_an_instance_that_filled_the_disk_only_the_hosts_own_files_stay(tmp_path: Path) -> None:
+    hosts = {
+        name: tmp_path / name for name in ("spec.json", "exit.json", ".state.json", "container.json", "lock")
+    }
+    for path in hosts.values():
+        fill(path, 10)
+    for name in ("big", ".cache/x/y", "opt/other/z", "opt/ml/data", "ml/a", "tmp/b", "state.json/c"):
+        fill(tmp_path / name, MIB)
+    empty(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {*hosts, "opt", "opt/ml", "ml", "tmp"}
 
 
 def test_a_directory_that_is_gone_holds_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Who is ended for the disk, and who is not: over the own limit, first to blame for the last room, or nobody."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 from clary.domain.endpoints import Variant
 from clary.domain.failures import deployment_problem
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, LogTarget
-from clary.host import failures
+from clary.host import disk_watch, failures
+from clary.host.disk_limits import PART_TO_BLAME, DiskLimits, Room
 from clary.host.disk_usage import Written
-from clary.host.disk_watch import EVERY_S, LATELY_S, PATIENCE_S, DiskLimits, DiskWatch, Room
+from clary.host.disk_watch import EVERY_S, EVERY_WHEN_SHORT_S, LATELY_S, PATIENCE_S, DiskWatch
 from clary.host.records import Instance
 from clary.links.instances import State
+from clary.links.processes import ProcessIdentity
 from clary.testing.clock import FakeClock
 from control.harness import Control
 
@@ -37,6 +40,9 @@ class World:
         self.sizes: dict[str, Written] = {}
         self.ended: dict[str, Failure] = {}
         self.looks = 0
+        self.unreadable: set[str] = set()
+        self.seen_in_part: set[str] = set()
+        self.ahead_bytes = 0
         self.watch = DiskWatch(
             self, self.units, lambda: self.room, DiskLimits(LIMIT, RESERVE), self.clock, self.measure
         )
@@ -57,9 +63,16 @@ class World:
             found.setdefault(each.spec.member_of or each.id, []).append(each)
         return [*found.values()]
 
-    def measure(self, instance: Instance, enough: Written) -> Written:
+    def measure(self, instance: Instance, enough: Written, spare_ahead: bool) -> Written:
         self.looks += 1
-        return self.sizes[instance.id]
+        if instance.id in self.unreadable:
+            raise ValueError("its note is none")
+        found = self.sizes[instance.id]
+        if instance.id in self.seen_in_part:
+            return Written(found.size_bytes // 10, found.files, is_whole=False)
+        if spare_ahead:
+            return Written(found.size_bytes - self.ahead_bytes, found.files)
+        return found
 
     def end_because(self, instance: Instance, failure: Failure) -> None:
         self.ended.setdefault(instance.id, failure)
@@ -168,10 +181,150 @@ def test_H08_who_only_started_while_others_filled_the_disk_goes_on(world: World)
 
 def test_H08_slowly_or_at_once_who_takes_the_last_room_is_found(world: World) -> None:
     world.room = replace(world.room, free_bytes=RESERVE - MIB)
-    for _ in range(100):
+    for _ in range(10):
+        world.look(EVERY_S)
+        world.wrote("busy", 10 * MIB)
+    assert [*world.ended] == ["busy"]
+
+
+def test_H08_on_a_disk_that_is_always_short_who_writes_little_goes_on(world: World) -> None:
+    world.room = replace(world.room, free_bytes=RESERVE - MIB)
+    for _ in range(300):
         world.look(EVERY_S)
         world.wrote("busy", MIB)
+    assert world.ended == {}
+
+
+def test_H08_who_writes_a_little_while_others_take_the_last_room_goes_on(world: World) -> None:
+    world.room = replace(world.room, free_bytes=RESERVE - MIB)
+    world.look()
+    world.add("started")
+    world.wrote("busy", 64 * MIB)
+    world.wrote("started", 64 * MIB)
+    world.room = replace(world.room, free_bytes=world.room.free_bytes - 720 * MIB)
+    for _ in range(3):
+        world.look(EVERY_WHEN_SHORT_S)
+    assert world.ended == {}
+
+
+def test_H08_nobody_is_ended_where_room_is_gained(world: World) -> None:
+    world.room = replace(world.room, free_bytes=RESERVE // 2)
+    world.look()
+    world.wrote("busy", 64 * MIB)
+    world.room = replace(world.room, free_bytes=world.room.free_bytes + 100 * MIB)
+    world.look(EVERY_WHEN_SHORT_S)
+    assert world.ended == {}
+
+
+def test_H08_what_was_written_long_before_is_nobodys_guilt_now(world: World) -> None:
+    """The room before is that of the last minutes, however long it is short already."""
+    world.add("slow", volume_bytes=100 * GIB)
+    world.room = replace(world.room, free_bytes=RESERVE - MIB)
+    world.look()
+    for _ in range(1000):  # into room that others give back, so that none of the last is gone
+        world.sizes["slow"] += Written(30 * MIB)
+        world.look(EVERY_S)
+    world.room = replace(world.room, free_bytes=RESERVE - 2 * MIB)
+    world.look(EVERY_S)
+    assert world.ended == {}
+
+
+def test_H08_a_look_that_saw_only_part_is_no_beginning(world: World) -> None:
+    world.add("late")
+    world.sizes["late"] = Written(10 * GIB, 1)
+    world.seen_in_part.add("late")
+    world.room = replace(world.room, free_bytes=RESERVE - MIB)
+    world.look()
+    world.seen_in_part.clear()
+    world.room = replace(world.room, free_bytes=RESERVE - 2 * MIB)
+    world.look(EVERY_WHEN_SHORT_S)
+    assert world.ended == {}
+    world.wrote("late", 70 * MIB)
+    world.look()
+    assert [*world.ended] == ["late"]
+
+
+def test_H08_of_what_is_seen_in_part_the_most_that_is_known_counts(world: World) -> None:
+    world.room = replace(world.room, free_bytes=3 * GIB)
+    for after_s in (EVERY_S, LATELY_S, EVERY_S):
+        world.look(after_s)
+    world.wrote("busy", GIB + 512 * MIB)
+    world.look()
+    world.seen_in_part.add("busy")
+    world.wrote("busy", 513 * MIB)
+    world.look()
     assert [*world.ended] == ["busy"]
+    assert "the most (1,536 MiB)" in world.ended["busy"].reason
+
+
+def test_H08_blocks_held_ready_beyond_the_end_of_files_end_nobody(world: World) -> None:
+    world.ahead_bytes = 200 * MIB
+    world.wrote("busy", LIMIT + 100 * MIB)
+    world.look()
+    assert world.ended == {}
+    world.wrote("busy", 200 * MIB)
+    world.look()
+    assert [*world.ended] == ["busy"]
+
+
+def test_H08_types_with_disks_of_their_own_have_no_limit_unless_asked_for(world: World) -> None:
+    world.add("large", instance_type="ml.g5.xlarge")
+    world.add("asked", instance_type="ml.g5.xlarge", volume_bytes=GIB)
+    world.wrote("large", 40 * GIB)
+    world.wrote("asked", 2 * GIB)
+    world.look()
+    assert [*world.ended] == ["asked"]
+
+
+def test_H08_one_that_cannot_be_looked_at_takes_nothing_from_the_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.unreadable.add("quiet")
+    for _ in range(3):
+        world.wrote("busy", 11 * GIB)
+        world.look()
+    assert [*world.ended] == ["busy"]
+    said = "an instance's disk cannot be looked at"
+    assert [record.message for record in caplog.records].count(said) == 1
+
+
+def test_H08_a_look_that_fails_is_followed_by_a_pause_too(world: World) -> None:
+    def fail() -> list[list[Instance]]:
+        world.clock.advance(5.0)
+        world.looks += 1
+        raise OSError("no descriptors left")
+
+    world.watch._units = fail
+    before = world.looks
+    for _ in range(4):
+        world.wrote("busy", GIB)
+        with suppress(OSError):
+            world.look()
+    assert world.looks == before + 1
+
+
+def test_H08_a_file_system_that_does_not_say_its_size_is_looked_at_once_a_minute(world: World) -> None:
+    world.room = Room(0, 0)
+    world.look(EVERY_S)
+    before = world.looks
+    for _ in range(10):
+        world.look()
+    assert world.looks == before
+    assert world.ended == {}
+
+
+def test_H08_while_room_is_short_and_stays_instances_are_looked_at_now_and_then(world: World) -> None:
+    world.room = replace(world.room, free_bytes=RESERVE // 2)
+    world.look()
+    before = world.looks
+    for _ in range(int(EVERY_WHEN_SHORT_S / 0.25) - 1):
+        world.look(0.25)
+    assert world.looks == before
+    world.look(0.25)
+    assert world.looks == before + 2
+    world.wrote("busy", RESERVE // PART_TO_BLAME // 4)
+    world.look(0.25)
+    assert world.looks == before + 4
 
 
 def test_H08_one_at_a_time_is_ended_for_the_reserve(world: World) -> None:
@@ -215,9 +368,9 @@ def test_H08_nobody_is_looked_at_while_the_free_room_stays(world: World) -> None
 
 
 def test_H08_a_look_that_takes_long_is_followed_by_a_pause(world: World) -> None:
-    def slowly(instance: Instance, enough: Written) -> Written:
+    def slowly(instance: Instance, enough: Written, spare_ahead: bool) -> Written:
         world.clock.advance(5.0)
-        return world.measure(instance, enough)
+        return world.measure(instance, enough, spare_ahead)
 
     world.watch._measure = slowly
     world.wrote("busy", GIB)
@@ -228,6 +381,15 @@ def test_H08_a_look_that_takes_long_is_followed_by_a_pause(world: World) -> None
     assert world.looks == before
     world.look(30.0)
     assert world.looks == before + 2
+
+
+@pytest.mark.parametrize("note", ["{", "[1]", '{"pid": "1"}', '{"layer": 1}', '{"more": 1}', "\xff"])
+def test_H08_a_note_that_is_no_runners_hides_nothing(tmp_path: Path, note: str) -> None:
+    """On rung 0 an instance can write where its container's runner would."""
+    (tmp_path / "container.json").write_bytes(note.encode("latin-1"))
+    (tmp_path / "big").write_bytes(b"x" * MIB)
+    instance = Instance(spec_of("i"), tmp_path, State("ready", 0.0), minder=ProcessIdentity(1 << 30, 1))
+    assert disk_watch.measure(instance, Written(GIB, 1000), False).size_bytes >= MIB
 
 
 def test_a_small_disk_keeps_a_twentieth() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from clary.host import launching
 from clary.host.environments import Environment
-from clary.host.launching import TELLS_NOBODY, Launcher, _link, instance_environment, rewrite_opt_ml, seal
+from clary.host.launching import TELLS_NOBODY, Launcher, _link, barred, instance_environment, rewrite_opt_ml
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity
 from hosting.harness import toy_spec
@@ -52,13 +52,14 @@ def test_an_instance_finds_its_own_environment_and_nothing_of_the_server_s() -> 
     assert (found["DO_NOT_TRACK"], found["ORT_DISABLE_TELEMETRY"]) == ("0", "1")
 
 
-def test_a_sealed_directory_starts_nothing_and_one_with_a_minder_cannot_be_sealed(tmp_path: Path) -> None:
-    assert seal(tmp_path, files.Exit(1.0, asked=True))
-    assert files.read(tmp_path, files.EXIT, files.Exit) == files.Exit(1.0, asked=True)
-    started = tmp_path / "started"
-    started.mkdir()
-    files.write(started, files.PROCESS, ProcessIdentity(1, 1))
-    assert not seal(started, files.Exit(1.0))
+def test_a_directory_is_barred_unless_it_has_a_minder(tmp_path: Path) -> None:
+    with barred(tmp_path) as is_barred, (tmp_path / files.LOCK).open() as lock:
+        assert is_barred
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    files.write(tmp_path, files.PROCESS, ProcessIdentity(1, 1))
+    with barred(tmp_path) as is_barred:
+        assert not is_barred
 
 
 @pytest.mark.parametrize("begins", [True, False])
@@ -77,17 +78,18 @@ def test_a_minder_that_has_just_got_the_lock_is_waited_for(
                 minder.close()
 
         monkeypatch.setattr("time.sleep", go_on)
-        assert seal(tmp_path, files.Exit(1.0)) is not begins
-    assert (files.read(tmp_path, files.EXIT, files.Exit) is None) is begins
+        with barred(tmp_path) as is_barred:
+            assert is_barred is not begins
 
 
 def test_a_minder_that_never_begins_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "SEAL_TIMEOUT_S", -1.0)
+    monkeypatch.setattr(launching, "CLAIM_TIMEOUT_S", -1.0)
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert not seal(tmp_path, files.Exit(1.0))
+        with barred(tmp_path) as is_barred:
+            assert not is_barred
 
 
 def test_a_link_that_is_right_is_left_alone(tmp_path: Path) -> None:

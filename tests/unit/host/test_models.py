@@ -113,7 +113,7 @@ class Endpoint:
 
     def answers(self, target: str) -> str:
         """As a gateway does it: a model may go between the two, and is asked for again then."""
-        for _ in range(100):
+        for _ in range(5):
             status, text = self.ask(self.load(target).name, "?")
             if status != 404:
                 break

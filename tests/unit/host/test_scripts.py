@@ -202,7 +202,8 @@ def test_H06_a_handler_that_hangs_leaves_the_ping_and_is_ended_after_its_time(ho
         hanging.settimeout(60)
         assert hanging.recv(65536).startswith(b"HTTP/1.1 500 ")
     answers = [ask(status, [1])]
-    while answers[-1][0] == 500 and len(answers) < 30:  # on a busy machine a good one may take a second too
+    # On a busy machine a good one may take a second too.
+    while b"no answer within" in answers[-1][1] and len(answers) < 30:
         answers.append(ask(status, [1]))
     assert answers[-1] == (200, b"[1.0]")
 

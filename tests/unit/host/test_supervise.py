@@ -1,11 +1,14 @@
 """What must hold of an instance whatever else happens at the same moment."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,6 +51,18 @@ def test_an_instance_that_is_told_to_end_does_not_become_ready(instances: Instan
     assert (instance.state.phase, instance.state.ready_at) == ("starting", None)
 
 
+@pytest.mark.parametrize(("code", "end_by"), [("OutOfMemory", 30.0), ("OutOfDisk", 0.0)])
+def test_H08_one_that_stops_has_no_more_time_for_the_disk_only(
+    instances: Instances, code: str, end_by: float
+) -> None:
+    instance = known(instances, files.State("stopping", 0.0, stopping=True))
+    began = instances._clock.monotonic()
+    instance.end_by = began + 30.0
+    instances.end_because(instance, Failure(code, "too much"))
+    assert instance.end_by == began + end_by
+    assert instance.state.failure is None
+
+
 def test_what_has_the_pid_of_a_minder_that_is_gone_is_left_alone(instances: Instances) -> None:
     instance = known(instances, files.State("stopping", 0.0, stopping=True))
     instance.minder = ProcessIdentity(os.getpid(), 1)
@@ -71,6 +86,60 @@ def test_a_start_that_got_no_thread_has_failed(instances: Instances, monkeypatch
     assert status.failure is not None
     assert (status.phase, status.failure.code) == ("exited", "StartFailed")
     assert "try again" in status.failure.reason
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_while_a_minder_is_waited_for_others_may_ask(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """A start has failed, but a minder has the lock: it begins the instance within moments, or ends."""
+    instances._launcher = cast(Launcher, SimpleNamespace(container_for=lambda spec: None))
+    instance = known(instances, files.State("starting", 0.0))
+    seen: list[bool] = []
+    with ExitStack() as minder, ThreadPoolExecutor(1) as other:
+        lock = minder.enter_context((instance.directory / files.LOCK).open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def go_on(_: float) -> None:
+            seen.append(other.submit(instances._changed.acquire, False).result())
+            if seen[-1]:
+                other.submit(instances._changed.release).result()
+            if begins:
+                files.write(instance.directory, files.PROCESS, ProcessIdentity(1 << 30, 1))
+            else:
+                minder.close()
+
+        monkeypatch.setattr("time.sleep", go_on)
+        instances._give_up(instance, Failure("StartFailed", "no minder"))
+    assert seen == [True]
+    assert instance.ended.is_set()
+    assert instance.state.failure is not None
+    assert instance.state.failure.code == "StartFailed"
+    exit = files.read(instance.directory, files.EXIT, files.Exit)
+    assert (exit is None, instance.minder is not None) == (begins, begins)
+
+
+def test_no_minder_begins_what_was_told_to_end_while_it_was_started(instances: Instances) -> None:
+    instance = known(instances, files.State("stopping", 0.0, stopping=True))
+    instances._give_up(instance, Failure("StartFailed", "no minder"))
+    assert (instance.ended.is_set(), instance.state.failure) == (True, None)
+    assert files.read(instance.directory, files.EXIT, files.Exit) == files.Exit(instances._now(), asked=True)
+
+
+def test_a_host_starts_although_a_minder_of_the_one_before_has_to_be_waited_for(instances: Instances) -> None:
+    spec = toy_spec(1)
+    directory = instances._root / spec.instance_id
+    directory.mkdir()
+    files.write(directory, files.SPEC, spec)
+    files.write(directory, files.STATE, files.State("stopping", 0.0, stopping=True))
+    with (directory / files.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        instances.open(cast(Any, None))
+        instance = instances.find(InstanceId(spec.instance_id))
+        assert instance is not None
+        assert not instance.ended.is_set()
+    assert instance.ended.wait(60)
+    assert instance.state.failure is None
 
 
 def test_what_is_erased_goes_at_once_and_may_be_erased_again(

@@ -54,3 +54,30 @@ def test_H01_an_endpoint_is_deleted_on_a_full_disk(root: Path, disk: FailingDisk
     control.settle(3)
     assert control.describe("new")["EndpointStatus"] == "InService"
     control.close()
+
+
+def test_on_a_full_disk_a_step_that_fails_takes_no_room(
+    root: Path, disk: FailingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again for as long as that takes, and the server's log has why it failed."""
+    control = Control(root, ids=Ids(), has_reserve=True)
+    control.model()
+    control.config()
+    control.endpoint()
+    control.settle(3)
+
+    def refuse(*keys: object) -> None:
+        raise ConnectionError("a gateway is away")
+
+    withdraw = control.routing.withdraw
+    control.routing.withdraw = refuse  # type: ignore[method-assign]
+    with disk.full_at(1, lasting=True, in_place=True):
+        control.call("DeleteEndpoint", EndpointName="e")
+        control.settle(4)
+        assert "reconciling failed" in [record.message for record in caplog.records]
+        assert "step failed" not in control.steps()
+        control.routing.withdraw = withdraw  # type: ignore[method-assign]
+        control.settle(20)
+        with pytest.raises(Fault, match="Could not find endpoint"):
+            control.describe()
+    control.close()

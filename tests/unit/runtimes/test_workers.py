@@ -1,6 +1,7 @@
 """Workers: scripts answer in processes of their own, and what they break is replaced."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from clary.runtimes import workers
 from clary.runtimes.contract import InvocationHead, InvocationRequest, InvocationResponse, Limits, LoadError
@@ -63,6 +65,7 @@ def ask(
     count: int = 1,
     timeout_s: float = PATIENCE_S,
     load: Callable[[], Obedient] = Obedient,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> list[InvocationResponse]:
     """Hands all of them in at once; their answers, in their order."""
     model = ScriptedModel(load, count, timeout_s, Limits(1 << 20))
@@ -80,7 +83,8 @@ def ask(
             for _ in range(3):
                 await asyncio.sleep(0)  # the transports close in the loop's next turns
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(run())
 
 
 def test_H06_each_request_gets_its_own_answer() -> None:
@@ -150,6 +154,28 @@ def test_H06_a_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch:
     monkeypatch.setattr(workers, "FIRST_PAUSE_S", 0.0)
     answers = ask([b"exit 1", b"after"])
     assert ([answer.status for answer in answers], lacks) == ([500, 200], [])
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_H06_a_worker_whose_end_would_not_be_seen_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """There may be no descriptor for it; on uvloop nobody hears of what fails when a connection is made."""
+    asked: list[int] = []
+    pidfd_open = os.pidfd_open
+
+    def open_or_not(pid: int, flags: int = 0) -> int:
+        asked.append(pid)
+        if len(asked) == 2:  # the first replacement
+            raise OSError(errno.EMFILE, "no more descriptors")
+        return pidfd_open(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", open_or_not)
+    monkeypatch.setattr(workers, "FIRST_PAUSE_S", 0.0)
+    answers = ask([b"exit 1", b"after"], new_loop=new_loop)
+    assert ([answer.status for answer in answers], len(asked)) == ([500, 200], 3)
 
 
 def test_H06_a_script_that_forks_answers_once() -> None:

@@ -6,15 +6,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from clary.domain.faults import Fault
-from clary.store import Store
+from clary.store import Store, reserve
 from clary.store.database import Transaction
-from clary.store.reserve import LOG_BYTES
+from clary.store.reserve import LOG_BYTES, Reserve
 from clary.testing.clock import FakeClock
 from failing_disk import FailingDisk, installed
 
@@ -142,6 +143,34 @@ def test_a_disk_that_is_full_while_room_is_taken_refuses_one_write_at_most(
         with sqlite3.connect(place / "store.db") as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         connection.close()
+
+
+def statvfs_of(blocks: int, free: int, available: int) -> Callable[[object], SimpleNamespace]:
+    return lambda path: SimpleNamespace(f_frsize=4096, f_blocks=blocks, f_bfree=free, f_bavail=available)
+
+
+def test_a_file_system_that_does_not_say_its_size_is_not_full(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", statvfs_of(0, 0, 0))
+    assert not Reserve(root / "store.db").is_all_there_is()
+    monkeypatch.setattr(os, "statvfs", statvfs_of(100_000, 0, 0))
+    assert Reserve(root / "store.db").is_all_there_is()
+
+
+@pytest.mark.parametrize(
+    ("uid", "user_map", "is_all"),
+    [(0, "0 0 4294967295", False), (0, "0 1000 1", True), (1000, "0 0 4294967295", True)],
+    ids=["root", "root-of-a-namespace", "user"],
+)
+def test_what_is_kept_for_root_is_room_for_root_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uid: int, user_map: str, is_all: bool
+) -> None:
+    (root / "uid_map").write_text(user_map)
+    monkeypatch.setattr(reserve, "_USER_MAP", root / "uid_map")
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(os, "statvfs", statvfs_of(100_000, 5000, 0))
+    assert Reserve(root / "store.db").is_all_there_is() is is_all
 
 
 KILLED = """

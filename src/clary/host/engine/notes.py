@@ -32,9 +32,12 @@ class Note:
 def read(directory: Path) -> Note | None:
     try:
         values: Mapping[str, object] = json.loads((directory / FILE).read_bytes())
+        note = Note(**values)  # type: ignore[arg-type]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Note(**values)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return None  # no runner's: on rung 0 an instance can write here itself
+    return note if isinstance(note.pid, int) and isinstance(note.layer, str) else None
 
 
 def first_process(directory: Path) -> int | None:

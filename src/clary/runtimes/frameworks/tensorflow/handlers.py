@@ -11,6 +11,7 @@ import importlib.util
 import io
 import logging
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -120,8 +121,8 @@ class _Handled:
             self._process.end()
 
     def _watch(self) -> None:
-        self._is_running = True
         pidfd = os.pidfd_open(self._process.pid)
+        self._is_running = True
         self._loop.add_reader(pidfd, self._ended, pidfd)
 
     def _ended(self, pidfd: int) -> None:
@@ -142,12 +143,19 @@ class _Handled:
         if self._closed:
             return
         try:
-            self._process.start()
+            self._start_watched()
         except OSError as error:  # no more processes or descriptors now
             log.error("the process that holds the models could not be started: %s", error)
             self._loop.call_later(self._pause_s, self._start_again)
-        else:
+
+    def _start_watched(self) -> None:
+        self._process.start()
+        try:
             self._watch()
+        except OSError:
+            os.kill(self._process.pid, signal.SIGKILL)  # nobody would see it end
+            self._process.await_end()
+            raise
 
 
 def load_handlers(script: Script, port: int, root: str, default: str) -> "Handlers":
