@@ -15,7 +15,7 @@ import multiprocessing
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -161,12 +161,21 @@ class GuardedDriver(FakeDriver):
         super().remove(chosen)
 
 
+@dataclass(frozen=True, slots=True)
+class _Exposure:
+    """How much of a new fleet the routes show, of which step, and since when."""
+
+    seen: float
+    step: Mapping[str, int]
+    at: datetime
+
+
 class Laws:
     """What must hold, whenever it can be seen."""
 
     def __init__(self, story: "Story") -> None:
         self._story = story
-        self._exposure: dict[str, tuple[float, datetime]] = {}
+        self._exposure: dict[str, _Exposure] = {}
         self._alarmed_since: datetime | None = None
 
     def check(self, holds: bool, law: str) -> None:
@@ -312,16 +321,18 @@ class Laws:
                 all(activated.get(v.name, 0) <= step.of(v.count) for v in spec.fleet.variants),
                 "a canary that is too large",
             )
-        self._bakes_are_kept(spec, seen)
+        self._bakes_are_kept(spec, activated, seen)
 
-    def _bakes_are_kept(self, spec: EndpointSpec, seen: float) -> None:
+    def _bakes_are_kept(self, spec: EndpointSpec, step: Mapping[str, int], seen: float) -> None:
+        """A step may show in the routes bit by bit: what the old fleet serves meanwhile follows when that dies."""
         now = self._story.clock.now()
-        last, at = self._exposure.get(spec.fleet.id, (0.0, None))
-        if seen <= last:
+        last = self._exposure.get(spec.fleet.id)
+        if seen <= (0.0 if last is None else last.seen):
             return
-        if at is not None:
-            self.check(now - at >= timedelta(seconds=spec.policy.wait_s), "a bake was cut short")
-        self._exposure[spec.fleet.id] = (seen, now)
+        if last is not None and last.step != step:
+            self.check(now - last.at >= timedelta(seconds=spec.policy.wait_s), "a bake was cut short")
+        at = last.at if last is not None and last.step == step else now
+        self._exposure[spec.fleet.id] = _Exposure(seen, dict(step), at)
 
 
 class Story:
