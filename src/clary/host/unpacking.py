@@ -82,25 +82,19 @@ class Unpacker:
         while not self._slots.acquire(timeout=POLL_S):
             self._check(deadline, timeout_s, is_cancelled)
         try:
-            said = self._said(source, target, limits, deadline, timeout_s, is_cancelled)
+            said = self._said(
+                lambda: self._said_by_one(source, target, limits, deadline, timeout_s, is_cancelled)
+            )
         finally:
             self._slots.release()
         if "ok" in said:
             return archives.Unpacked(**said["ok"])
         raise Unpackable(str(said["error"]), str(said["message"]))
 
-    def _said(
-        self,
-        source: str,
-        target: Path,
-        limits: archives.Limits,
-        deadline: float,
-        timeout_s: float,
-        is_cancelled: Callable[[], bool],
-    ) -> dict[str, Any]:
+    def _said(self, by_one: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         for _ in range(MOST_IDLE + 2):
             with suppress(_Unseen):  # killed before it began: that says nothing of the archive
-                return self._said_by_one(source, target, limits, deadline, timeout_s, is_cancelled)
+                return by_one()
         raise Unpackable("ArtifactInvalid", "the process that unpacks archives ends before it takes one up")
 
     def _said_by_one(

@@ -3,8 +3,6 @@
 Store and route files are real and lie on the failing disk; instances are the fake driver's.
 """
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +12,9 @@ from clary.links import route_messages
 from clary.links.routes import RouteHub
 from clary.settings import Settings
 from control.harness import Control, Ids
-from failing_disk import FailingDisk, installed
+from failing_disk import FailingDisk
 
 MOST_WRITES = 400
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="clary-") as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
-    with installed(root, monkeypatch) as disk:
-        yield disk
 
 
 def control_at(directory: Path) -> Control:

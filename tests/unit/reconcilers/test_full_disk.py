@@ -1,7 +1,5 @@
 """A disk that is full and stays so: endpoints can be deleted, with all their steps; nothing new is begun."""
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +9,7 @@ from clary.links import route_messages
 from clary.links.routes import RouteHub
 from clary.settings import Settings
 from control.harness import Control, Ids
-from failing_disk import FailingDisk, installed
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="clary-") as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
-    with installed(root, monkeypatch) as disk:
-        yield disk
+from failing_disk import FailingDisk
 
 
 def routed(root: Path) -> set[str]:

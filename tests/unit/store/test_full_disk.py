@@ -5,8 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,24 +16,12 @@ from clary.store import Store, reserve
 from clary.store.database import Transaction
 from clary.store.reserve import LOG_BYTES, Reserve
 from clary.testing.clock import FakeClock
-from failing_disk import FailingDisk, installed
+from failing_disk import FailingDisk
 
 NEVER = sys.maxsize
 PAGES = 20
 MORE_THAN_THE_LOG_HOLDS = 2 * LOG_BYTES // (PAGES * 4096)
 """Transactions of that many pages."""
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="clary-") as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
-    with installed(root, monkeypatch) as disk:
-        yield disk
 
 
 def open_store(root: Path, *, has_reserve: bool = True) -> Store:
