@@ -138,8 +138,9 @@ def signal_name(number: int) -> str:
 
 
 def printable(lines: Sequence[str]) -> tuple[str, ...]:
-    """The last log lines for an error message: no control characters, none endless."""
-    return tuple(_printable(line)[:LONGEST_LINE] for line in _without_dump(lines)[-LINES:])
+    """The last log lines for an error message: no control characters, none empty, none endless."""
+    told = [line for line in _without_dump(lines) if line.strip()]
+    return tuple(_printable(line)[:LONGEST_LINE] for line in told[-LINES:])
 
 
 _CRASH = "Fatal Python error:"
@@ -151,7 +152,7 @@ def _without_dump(lines: Sequence[str]) -> list[str]:
     """Python's own report of a crash goes on with every older frame and every module: what came before says more."""
     begin = next((number for number, line in enumerate(lines) if line.startswith(_CRASH)), len(lines))
     head, rest = lines[: begin + _CRASH_LINES], lines[begin + _CRASH_LINES :]
-    return [*head, *(line for line in rest if line.strip() and not line.startswith(_OF_A_DUMP))]
+    return [*head, *(line for line in rest if not line.startswith(_OF_A_DUMP))]
 
 
 def _printable(line: str) -> str:

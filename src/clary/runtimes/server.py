@@ -106,7 +106,8 @@ def main(config: Mapping[str, object]) -> int:
 def _give_up(what: str, error: Exception) -> int:
     """The last line of the log: the platform shows it to the person who made the endpoint."""
     sys.stdout.flush()
-    print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    # A line of its own: what a script or a worker that was ended wrote last may lack its end.
+    print(f"\n{what}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return 1
 
 

@@ -124,6 +124,7 @@ def test_H06_a_source_directory_that_is_not_there_is_named(host: HostProcess) ->
         ("def model_fn(:\n", "SyntaxError"),
         ("import sys; sys.exit(3)\n", "SystemExit: 3"),
         ("import os; os.abort()\n", "ended by SIGABRT"),
+        ("import os; os.write(2, b'half a line'); os._exit(4)\n", "exited with code 4"),
         ("x = 1\n", "has no model_fn"),
         (
             "def model_fn(model_dir):\n    with open('/dev/full', 'w') as file: file.write('x')\n",
