@@ -98,8 +98,8 @@ def test_U02_certificates_are_made_again_before_they_expire_and_for_a_new_region
     assert not certificates.are_good(other, NOW)
 
 
-def test_U02_what_was_made_by_half_is_not_good(tmp_path: Path) -> None:
-    settings = clary_settings.load({"data_dir": tmp_path}, {})
+def test_U02_what_was_made_by_half_is_not_good(root: Path) -> None:
+    settings = clary_settings.load({"data_dir": root}, {})
     assert not certificates.are_good(settings, NOW)
     certificates.directory(settings).mkdir(parents=True)
     certificates.note_file(settings).write_text(json.dumps({"version": 1}))

@@ -9,29 +9,29 @@ import pytest
 from clary.settings import SettingsError, dump, load, read
 
 
-def test_later_sources_win(tmp_path: Path) -> None:
-    (tmp_path / "clary.toml").write_text('port = 1111\ngateways = 3\nprewarm = ["xgboost"]\n')
-    found = load({"data_dir": tmp_path, "port": 3333}, {"CLARY_PORT": "2222", "CLARY_STOP_GRACE_S": "1.5"})
+def test_later_sources_win(root: Path) -> None:
+    (root / "clary.toml").write_text('port = 1111\ngateways = 3\nprewarm = ["xgboost"]\n')
+    found = load({"data_dir": root, "port": 3333}, {"CLARY_PORT": "2222", "CLARY_STOP_GRACE_S": "1.5"})
     assert (found.port, found.gateways, found.stop_grace_s, found.prewarm) == (3333, 3, 1.5, ("xgboost",))
 
 
-def test_what_was_not_said_on_the_command_line_decides_nothing(tmp_path: Path) -> None:
-    assert load({"data_dir": tmp_path, "port": None}, {"CLARY_PORT": "2222"}).port == 2222
+def test_what_was_not_said_on_the_command_line_decides_nothing(root: Path) -> None:
+    assert load({"data_dir": root, "port": None}, {"CLARY_PORT": "2222"}).port == 2222
 
 
-def test_settings_survive_being_handed_to_a_process(tmp_path: Path) -> None:
-    found = load({"data_dir": tmp_path}, {"CLARY_INDEX_URLS": "xgboost=https://example.org/simple"})
-    (tmp_path / "settings.json").write_text(dump(found))
-    assert read(tmp_path / "settings.json") == found
+def test_settings_survive_being_handed_to_a_process(root: Path) -> None:
+    found = load({"data_dir": root}, {"CLARY_INDEX_URLS": "xgboost=https://example.org/simple"})
+    (root / "settings.json").write_text(dump(found))
+    assert read(root / "settings.json") == found
     assert found.index_urls == {"xgboost": "https://example.org/simple"}
 
 
-def test_settings_of_another_version_can_be_read(tmp_path: Path) -> None:
-    found = load({"data_dir": tmp_path, "port": 1234, "log_level": "DEBUG"}, {})
+def test_settings_of_another_version_can_be_read(root: Path) -> None:
+    found = load({"data_dir": root, "port": 1234, "log_level": "DEBUG"}, {})
     values = json.loads(dump(found)) | {"a_setting_that_has_gone": 1}
     del values["log_level"]
-    (tmp_path / "settings.json").write_text(json.dumps(values))
-    assert read(tmp_path / "settings.json") == replace(found, log_level="INFO")
+    (root / "settings.json").write_text(json.dumps(values))
+    assert read(root / "settings.json") == replace(found, log_level="INFO")
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ def test_settings_of_another_version_can_be_read(tmp_path: Path) -> None:
         ("HOST", "example.org", "only loopback"),
     ],
 )
-def test_a_bad_value_is_refused_by_name(tmp_path: Path, name: str, value: str, complaint: str) -> None:
+def test_a_bad_value_is_refused_by_name(root: Path, name: str, value: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint):
-        load({"data_dir": tmp_path}, {f"CLARY_{name}": value})
+        load({"data_dir": root}, {f"CLARY_{name}": value})
 
 
-def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "clary.toml").write_text("prot = 1\n")
+def test_an_unknown_setting_is_refused_by_name(root: Path) -> None:
+    (root / "clary.toml").write_text("prot = 1\n")
     with pytest.raises(SettingsError, match="'prot', which is no setting"):
-        load({"data_dir": tmp_path}, {})
+        load({"data_dir": root}, {})
 
 
-def test_a_data_directory_too_deep_for_sockets_says_by_how_much(tmp_path: Path) -> None:
+def test_a_data_directory_too_deep_for_sockets_says_by_how_much(root: Path) -> None:
     with pytest.raises(SettingsError, match="bytes too long for the sockets"):
-        load({"data_dir": tmp_path / ("d" * 80)}, {})
+        load({"data_dir": root / ("d" * 80)}, {})

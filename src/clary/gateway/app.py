@@ -157,8 +157,8 @@ class Gateway:
         return self._handle(exchange)
 
     def _sweep(self) -> None:
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)  # whatever becomes of this one
         sweep(self._table.connections, self._loop.time())
-        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _state(self) -> State:
         return State(

@@ -21,6 +21,7 @@ from clary.links.frames import FrameError, pack, receive_frame, send_frame
 
 log = getLogger(__name__)
 
+_ACCEPT_AGAIN_S = 0.1
 _PATIENCE_S = 15.0
 _LOOK_PATIENCE_S = 5.0
 """For a question that is asked again, by somebody who has more to do."""
@@ -90,7 +91,12 @@ class Door:
         loop = asyncio.get_running_loop()
         with sock:
             while True:
-                caller, _ = await loop.sock_accept(sock)
+                try:
+                    caller, _ = await loop.sock_accept(sock)
+                except OSError as error:  # out of descriptors, say: the supervisor asks again
+                    log.warning("a call at the door could not be taken", extra={"error": str(error)})
+                    await asyncio.sleep(_ACCEPT_AGAIN_S)
+                    continue
                 task = loop.create_task(self._answer(caller))
                 self._answers.add(task)
                 task.add_done_callback(self._answers.discard)

@@ -92,13 +92,13 @@ class Front:
         return bool(self.openings or self.tasks or self.tunnels.are_open)
 
     def _tick(self) -> None:
+        self._ticker = self.loop.call_later(_TICK_S, self._tick)  # whatever becomes of this one
         now = self.loop.time()
         for opening, deadline in list(self.openings.items()):
             if deadline > now:
                 break
             opening.expire()
         self.tunnels.sweep(now)
-        self._ticker = self.loop.call_later(_TICK_S, self._tick)
 
 
 @dataclass(frozen=True, slots=True)

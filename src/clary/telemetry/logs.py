@@ -221,9 +221,11 @@ class LogFiles:
 
     def _group_directories(self, account: str, region: str) -> Iterator[tuple[str, Path]]:
         parent = self._region(account, region)
-        if not parent.exists():
+        try:
+            directories = list(parent.iterdir())
+        except FileNotFoundError:  # none yet, or everything was removed just now
             return
-        for directory in parent.iterdir():
+        for directory in directories:
             if directory.is_dir() and (name := log_names.decode(parent, directory.name)) is not None:
                 yield name, directory
 

@@ -470,8 +470,11 @@ class HttpConnection(asyncio.Protocol):
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:
     """Whether something has come that was not read yet: closing now would reset its sender."""
+    found = transport.get_extra_info("socket")
+    if found is None or found.fileno() < 0:
+        return False  # it has ended, of which its protocol hears in the next turn
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    poll.register(found.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -118,12 +118,12 @@ class HttpServer:
             self._all_closed.set_result(None)
 
     def _tick(self) -> None:
+        self._ticker = self.loop.call_later(self.limits.tick_s, self._tick)  # whatever becomes of this one
         self.now = self.loop.time()
         self.date_line = _date_line()
         for connection in list(self.connections):
             if self.now >= connection.deadline:
                 connection.expire()
-        self._ticker = self.loop.call_later(self.limits.tick_s, self._tick)
 
 
 def _date_line() -> bytes:

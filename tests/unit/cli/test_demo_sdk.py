@@ -79,7 +79,7 @@ def test_the_lines_are_those_that_the_pages_show(page: str) -> None:
 
 
 def test_U05_without_a_package_index_the_demo_goes_on_without_its_second_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: Any) -> None:
         raise EnvironmentFailed("the package index cannot be reached")
@@ -87,7 +87,7 @@ def test_U05_without_a_package_index_the_demo_goes_on_without_its_second_half(
     monkeypatch.setattr(Environments, "obtain", fail)
     monkeypatch.setattr(Environments, "ready", lambda *_: None)
     monkeypatch.setattr(demo_sdk, "_installed", lambda: None)
-    sdk = demo_sdk.Sdk(argparse.Namespace(data_dir=str(tmp_path)))
+    sdk = demo_sdk.Sdk(argparse.Namespace(data_dir=str(root)))
     assert sdk.await_python(Phases()) is None
     told = capsys.readouterr().out
     assert "--no-sdk" in told

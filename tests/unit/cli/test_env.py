@@ -82,8 +82,8 @@ def test_U02_ways_past_the_server_are_closed() -> None:
     ]
 
 
-def test_Z02_a_server_of_an_older_version_is_to_be_restarted(tmp_path: Path) -> None:
-    settings = clary_settings.load({"data_dir": tmp_path}, {})
+def test_Z02_a_server_of_an_older_version_is_to_be_restarted(root: Path) -> None:
+    settings = clary_settings.load({"data_dir": root}, {})
     key = credentials.ensure(settings)
     with pytest.raises(CommandError, match="clary down, clary up"):
         env.full(Running(settings, "http://127.0.0.1:1", key), {})

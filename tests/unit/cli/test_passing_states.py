@@ -18,9 +18,9 @@ Start = Callable[[str], processes.ProcessIdentity]
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Settings:
+def found(root: Path) -> Settings:
     """The settings of a server on a data directory, where nothing runs yet."""
-    found = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", stop_grace_s=5.0)
+    found = Settings(data_dir=root / "data", cache_dir=root / "cache", stop_grace_s=5.0)
     for directory in (found.run_dir, found.instances_dir):
         directory.mkdir(parents=True)
     credentials.ensure(found)

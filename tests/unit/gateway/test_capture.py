@@ -4,11 +4,13 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import pytest
@@ -80,11 +82,16 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    has_free(monkeypatch, 50)  # whatever the disk has of who runs this
     made = World(tmp_path)
     made.blobs.create_bucket("data", "us-east-1")
     yield made
     made.blobs.close()
+
+
+def has_free(monkeypatch: pytest.MonkeyPatch, per_cent: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=100, free=per_cent))
 
 
 def captured(number: int, body: bytes = b"1,2") -> Captured:
@@ -147,6 +154,12 @@ def test_G01_what_does_not_fit_is_dropped_and_counted(world: World, limits: dict
     world.capture(captured(1), captured(2), **limits)
     assert world.shipping.ship() == 0
     assert world.counted() == {DROPPED: 2}
+
+
+def test_G01_the_last_of_the_disk_is_not_for_captures(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_free(monkeypatch, 4)
+    world.capture(captured(1))
+    assert world.counted() == {DROPPED: 1}
 
 
 def test_G01_what_is_dropped_makes_one_metric_point_however_much_it_is(world: World) -> None:

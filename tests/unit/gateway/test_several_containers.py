@@ -11,6 +11,7 @@ from clary.domain.policies import Request
 from clary.domain.principals import Principal, assumed_role
 from clary.domain.rights import Rights, knows
 from clary.domain.routes import Target, VariantRoute
+from clary.gateway import chains, invocation, runtime
 from clary.gateway.callers import Callers
 from clary.gateway.upstream import Broken
 from clary.wire.heads import Head
@@ -100,21 +101,33 @@ class TestAChain:
 
         story(work)
 
-    def test_C02_latencies_are_counted_for_each_container_and_their_sum_for_the_variant(self) -> None:
+    def test_C02_latencies_are_counted_for_each_container_and_their_sum_for_the_variant(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 100.0
+        for module in (runtime, invocation, chains):
+            monkeypatch.setattr(module, "monotonic", lambda: now)
+
         async def work() -> None:
+            nonlocal now
             world = World()
             world.publish(several("i-1"))
             world.ask()
-            for place in range(3):
+            for place, took_s in enumerate((0.25, 0.5, 1.0)):
+                now += took_s
                 world.sent[place].answer(b"x")
             world.table.flush_meters()
             batch = world.recorder.drain()
             assert batch is not None
             points = {(p.name, dict(p.dimensions).get("ContainerName", "")): p for p in batch.points}
             each = [points["ContainerLatency", name] for name in NAMES]
-            assert [point.count for point in each] == [1, 1, 1]
-            assert points["ModelLatency", ""].sum == pytest.approx(sum(p.sum for p in each), abs=200)
-            assert points["OverheadLatency", ""].count == 1
+            assert [(point.count, point.sum) for point in each] == [
+                (1, 250_000),
+                (1, 500_000),
+                (1, 1_000_000),
+            ]
+            assert (points["ModelLatency", ""].count, points["ModelLatency", ""].sum) == (1, 1_750_000)
+            assert (points["OverheadLatency", ""].count, points["OverheadLatency", ""].sum) == (1, 0)
             assert dict(each[0].dimensions)["VariantName"] == "A"
 
         story(work)

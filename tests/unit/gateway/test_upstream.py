@@ -135,18 +135,22 @@ def test_H05_a_connection_is_not_waited_for_beyond_the_requests_own_time(
 def test_H05_a_full_queue_of_connections_is_waited_for_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tries = 0
+    pauses: list[float] = []
 
     async def is_full(*_: object) -> Any:
-        nonlocal tries
-        tries += 1
         raise OSError(errno.EAGAIN, "the queue is full")
 
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
     async def story(address: Address) -> None:
+        began = address.loop.time()
+        monkeypatch.setattr(address.loop, "time", lambda: began + sum(pauses))
         monkeypatch.setattr(address.loop, "create_unix_connection", is_full)
-        monkeypatch.setattr(upstream, "_BUSY_S", 0.1)
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        monkeypatch.setattr(upstream, "_BUSY_S", 0.5)
         assert (await address.send()).told == [Broken.UNREACHABLE]
-        assert 2 <= tries <= 7  # after 5, 10, 20, 40, 80 ms
+        assert pauses == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25]
 
     on_loop(story)
 

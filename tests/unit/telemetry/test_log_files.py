@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -424,6 +425,20 @@ def test_L01_a_group_that_is_deleted_while_it_is_listed_is_none(
 
     monkeypatch.setattr(Path, "glob", gone)
     assert disk.files.streams(ACCOUNT, REGION, GROUP) is None
+    assert disk.files.groups(ACCOUNT, REGION) == []
+
+
+def test_L01_logs_that_are_emptied_while_their_groups_are_listed_are_none(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.write(b"one\n")
+    entries = Path.iterdir
+
+    def emptied(self: Path) -> Iterator[Path]:
+        shutil.rmtree(self)
+        return entries(self)
+
+    monkeypatch.setattr(Path, "iterdir", emptied)
     assert disk.files.groups(ACCOUNT, REGION) == []
 
 

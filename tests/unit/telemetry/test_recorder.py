@@ -64,7 +64,7 @@ def test_L02_many_values_at_once_count_like_each_by_itself(values: list[list[flo
         first, second = drained(recorder).points
         assert (first.count, first.minimum, first.maximum) == (second.count, second.minimum, second.maximum)
         assert first.sketch == second.sketch
-        assert first.sum == pytest.approx(second.sum)
+        assert first.sum == pytest.approx(second.sum, abs=1e-6)  # sums in another order may nearly cancel out
     else:
         assert recorder.drain() is None
 
