@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,13 @@ async def _ask(loop: asyncio.AbstractEventLoop, shelf: Shelf, story: dict[str, A
 
 
 def _children() -> list[str]:
-    tasks = Path("/proc/self/task").glob("*/children")
-    return [pid for task in tasks for pid in task.read_text().split()]
+    found: list[str] = []
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(
+            FileNotFoundError, ProcessLookupError
+        ):  # it has ended meanwhile, as one that loaded does
+            found += (thread / "children").read_text().split()
+    return found
 
 
 if __name__ == "__main__":

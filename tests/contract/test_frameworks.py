@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,7 @@ FOLDERS = sorted(path.parent for path in Path(clary.runtimes.frameworks.__path__
 SOURCES = Path(clary.runtimes.frameworks.__path__[0]).parents[2]
 INSTALLED = {"sklearn": "sklearn", "xgboost": "xgboost", "xgboost_script": "xgboost"}
 STARTED: list[Zygote] = []
-WITH_OWN_THREADS = {
-    "tensorflow",  # of a loaded model's session, whatever is asked of it
-    "huggingface",  # on a busy machine even a small answer takes longer than the loop may be held up
-}
+WITH_OWN_THREADS = {"tensorflow"}  # of a loaded model's session, whatever is asked of it
 LOCKS = sorted(path for folder in FOLDERS for path in folder.glob("*.lock"))
 
 PATIENCE_S = 240.0
@@ -135,8 +132,10 @@ def serving(framework: Framework, tmp_path: Path, **config: object) -> Iterator[
                 break
         else:
             pytest.fail(f"the server ended: {process.communicate(PATIENCE_S)[1].decode()}")
-        while not child:
-            child = int(process.stdout.readline().split()[1])
+        while not child:  # who waits for the server may have its turn after the server
+            line = process.stdout.readline()
+            assert line, "nobody waits for the server"
+            child = int(line.split()[1]) if line.startswith(b"child ") else 0
         yield Server(process, child, tmp_path / "http.sock")
     finally:
         stop(process, child)
@@ -185,7 +184,7 @@ def test_H02_a_forked_instance_pings_predicts_and_stops(framework: Framework, tm
         client.request("GET", "/ping")
         assert (response := client.getresponse()).status == 200
         assert response.read() == b""
-        for _ in range(3):  # on the same connection
+        for number in range(3):  # on the same connection
             client.request(
                 "POST",
                 "/invocations",
@@ -194,14 +193,13 @@ def test_H02_a_forked_instance_pings_predicts_and_stops(framework: Framework, tm
             )
             response = client.getresponse()
             assert (response.status, response.read().decode()) == (200, framework.request["answer"])
+            if number == 0 and framework.folder.name not in WITH_OWN_THREADS:
+                # Small requests need none. On a busy machine this one may take so long that later ones get one.
+                assert len(list(Path(f"/proc/{server.child}/task").iterdir())) == 1
         client.request("GET", "/execution-parameters")
         parameters = json.loads(client.getresponse().read())
         assert set(parameters) == {"MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB"}
         client.close()
-        if framework.folder.name not in WITH_OWN_THREADS:
-            assert (
-                len(list(Path(f"/proc/{server.child}/task").iterdir())) == 1
-            )  # small requests need no thread
         assert stop(server.process, server.child) == 0
 
 
@@ -226,9 +224,12 @@ def test_bodies_come_in_chunks_ahead_and_slowly(framework: Framework, tmp_path: 
 def test_garbage_ends_only_its_own_connection(framework: Framework, tmp_path: Path, garbage: bytes) -> None:
     with serving(framework, tmp_path) as server:
         with server.connect() as bad:
-            bad.sendall(garbage)
+            # What comes after the answer is read by nobody, and its sender may be told so.
+            with suppress(ConnectionError):
+                bad.sendall(garbage)
             assert bad.recv(65536).startswith(b"HTTP/1.1 4")
-            assert bad.recv(65536) == b""
+            with suppress(ConnectionError):
+                assert bad.recv(65536) == b""
         with server.connect() as good:
             good.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
             assert good.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")

@@ -284,4 +284,5 @@ def test_L02_without_sketches_the_same_statistics_come_back(
     assert [(p.start, p.count, p.minimum, p.maximum) for p in plain] == [
         (w.start, w.count, w.minimum, w.maximum) for w in whole
     ]
-    assert [p.sum for p in plain] == pytest.approx([w.sum for w in whole])
+    # The order in which they are added is nobody's promise.
+    assert [p.sum for p in plain] == pytest.approx([w.sum for w in whole], abs=1e-6)

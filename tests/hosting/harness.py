@@ -20,7 +20,8 @@ from clary.host.rungs import choose
 from clary.links import instances, processes
 from clary.links.hosts import HostClient
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
+"""Nothing here takes so long, on whatever machine."""
 MAIN = Path(__file__).parent / "host_main.py"
 
 
@@ -113,6 +114,13 @@ class HostProcess:
     def log_text(self, spec: InstanceSpec) -> str:
         return "\n".join(path.read_text("utf-8", "replace") for path in self.settings.logs_dir.rglob("*.log"))
 
+    def until_logged(self, spec: InstanceSpec, text: str) -> None:
+        """What a container prints comes through its engine, a while after whoever sees it serve."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.log_text(spec):
+            assert time.monotonic() < deadline, f"it was never printed: {text!r}"
+            time.sleep(0.05)
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -130,7 +138,7 @@ def running_host(**changes: object) -> Iterator[HostProcess]:
         yield host
     finally:
         host.close()
-        shutil.rmtree(root)
+        shutil.rmtree(root, ignore_errors=True)  # what is just ending may still tidy up there itself
 
 
 def until(

@@ -124,7 +124,7 @@ def shelf_at(
 
 def refusal(shelf: Shelf, target: str) -> str:
     try:
-        shelf.load(target, 30.0)
+        shelf.load(target, 600.0)  # whoever waits for a place may be overtaken often
     except HostError as error:
         return error.code
     return ""

@@ -198,7 +198,7 @@ def test_H08_nothing_outlives_the_instance(host: HostProcess) -> None:
 
 
 def test_H08_too_many_processes_end_in_a_reason_that_names_the_limit() -> None:
-    with running_host(sandbox="1", sandbox_processes=40) as host:
+    with running_host(sandbox="1", sandbox_processes=80) as host:
         spec = toy_spec(1)
         start(host, spec)
         with suppress(OSError, http.client.HTTPException):

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +24,7 @@ from clary.host.engine.api import EngineError
 from clary.host.engine.creation import INSTANCE, OWNER, Placing, creation, port_of
 from clary.host.engine.engines import Engine, Engines, NoEngine
 from clary.host.engine.images import Held, Images
+from clary.host.engine.leftovers import Leftovers
 from clary.host.engine.runner import Plan
 from clary.host.environments import Environment
 from clary.host.failures import Refused
@@ -81,9 +81,7 @@ class Containers:
         self._settings = settings
         self._environ = environ
         self._role_environment = role_environment
-        self._left: set[str] = set()
-        self._lock = threading.Lock()
-        self._tidying: threading.Thread | None = None
+        self._leftovers = Leftovers(engines)
         self._summary, self._summarised_at = "", float("-inf")
 
     @property
@@ -120,6 +118,7 @@ class Containers:
 
     def plan(self, spec: InstanceSpec, directory: Path, ready: Ready) -> files.Launch:
         """What the minder needs for the runner, everything in place. Raises `Refused`."""
+        self._leftovers.forget(self._name(spec.instance_id))
         published = not _can_enter(ready.engine)
         role = {} if published else self._role_environment(spec, directory)
         token = directory / TOKEN_FILE.lstrip("/")
@@ -172,41 +171,16 @@ class Containers:
 
     def discard(self, instance_id: str) -> None:
         """Removes what is left of an instance's container; later, where the engine does not answer now."""
-        with self._lock:
-            self._left.add(instance_id)
-        self.tidy()
+        self._leftovers.add(self._name(instance_id))
+        self._leftovers.tidy()
 
     def tidy_later(self) -> None:
         """Removes, beside everything else, what could not be removed before. Every few seconds."""
-        # One at a time: an engine that hangs is waited for longer than it takes until the next call.
-        if self._left and not (self._tidying is not None and self._tidying.is_alive()):
-            self._tidying = threading.Thread(target=self.tidy, name="tidy-containers", daemon=True)
-            self._tidying.start()
+        self._leftovers.tidy_later()
 
     def tidy_within(self, seconds: float) -> None:
         """The same, and waits a while for its end: an engine may hang."""
-        self.tidy_later()
-        if self._tidying is not None:
-            self._tidying.join(seconds)
-
-    def tidy(self) -> None:
-        """Removes what is still to be removed."""
-        with self._lock:
-            left = sorted(self._left)
-        if not left:
-            return
-        try:
-            engine = self._engines.get()
-        except NoEngine:
-            return  # with its next one, what is left is still there
-        for id in left:
-            try:
-                engine.client.remove(self._name(id))
-            except EngineError as error:
-                log.warning("a container could not be removed", extra={"instance": id, "error": str(error)})
-                continue
-            with self._lock:
-                self._left.discard(id)
+        self._leftovers.tidy_within(seconds)
 
     def sweep(self, live: Callable[[], Collection[str]]) -> None:
         """Removes this server's containers that belong to no live instance: what an earlier host could not."""
@@ -222,7 +196,8 @@ class Containers:
         for container in found:
             if (id := container.get("Labels", {}).get(INSTANCE, "")) not in wanted:
                 log.warning("a container without an instance is removed", extra={"instance": id})
-                self.discard(id)
+                self._leftovers.add(container["Id"])  # by its name it might be one that has just been started
+        self._leftovers.tidy()
 
     @property
     def _owner(self) -> str:

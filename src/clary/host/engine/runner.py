@@ -1,7 +1,8 @@
 """The instance's process beside a container: starts it, carries its output and its connections, ends with it.
 
 Forked and minded like a model server, on rung 0 because it is the platform's own code. In order: create the container,
-attach to its output, start it, open a door into its network (`door`), and then wait:
+attach to its output, watch its first process where the engine has made it by then, start it, open a door into its
+network (`door`), and then wait:
 
   - connections to the instance's socket go to the container's port, and those it makes to the platform's address on
     its own loopback (credentials of its role, `s3://`) come out here;
@@ -91,6 +92,15 @@ def _stop_early(number: int, frame: object) -> NoReturn:
     raise _Stopped
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The container's first process. `watched`: its pidfd, where it runs."""
+
+    note: Note
+    watched: int | None
+    killings: Killings
+
+
 class _Runner:
     """The container, up to its start."""
 
@@ -102,26 +112,33 @@ class _Runner:
         plan, engine = self._plan, self._engine
         id = self._create()
         output = engine.attach(id)
+        first = self._look(id)
         engine.start(id)
-        found = engine.inspect(id)
-        pid = int(found["State"]["Pid"])
-        note = Note(id, pid, _start_time(pid), layer=_layer(found))
-        watched = _pidfd(pid)
-        if watched is None:  # it has ended already: there is nothing to reach
-            return _Running(plan, engine, note, output, None, None, plan.port)
+        if first.note.pid <= 0:
+            # Docker makes it only now. Of Podman's, which was there before, nothing that happens goes unseen.
+            first = self._look(id)
+        if first.watched is None:  # it has ended already: there is nothing to reach
+            return _Running(plan, engine, first, output, None, plan.port)
         if plan.published:
-            return _Running(plan, engine, note, output, watched, None, _published(found, plan.port))
+            port = _published(engine.inspect(id), plan.port)
+            return _Running(plan, engine, first, output, None, port)
         try:
-            door = Door(pid, _address(plan.platform) if plan.platform else None)
+            door = Door(first.note.pid, _address(plan.platform) if plan.platform else None)
         except DoorClosed:
-            if _is_alive(note):
+            if _is_alive(first.note):
                 raise
-            return _Running(plan, engine, note, output, None, None, plan.port)
-        return _Running(plan, engine, note, output, watched, door, plan.port)
+            return _Running(plan, engine, replace(first, watched=None), output, None, plan.port)
+        return _Running(plan, engine, first, output, door, plan.port)
 
     def withdraw(self) -> bool:
         """What was made of it goes; what cannot be removed now, the host removes later."""
         return _removed(self._engine, self._plan.name)
+
+    def _look(self, id: str) -> "_First":
+        found = self._engine.inspect(id)
+        pid = int(found["State"]["Pid"])
+        note = Note(id, pid, _start_time(pid), layer=_layer(found))
+        return _First(note, _pidfd(pid), Killings(pid))
 
     def _create(self) -> str:
         try:
@@ -141,19 +158,18 @@ class _Running:
         self,
         plan: Plan,
         engine: EngineClient,
-        note: Note,
+        first: _First,
         output: Output,
-        watched: int | None,
         door: Door | None,
         port: int,
     ) -> None:
         self._plan = plan
         self._engine = engine
-        self._note = note
-        self._watched = watched
+        self._note = first.note
+        self._watched = first.watched
         self._door = door
         self._port = port
-        self._killings = Killings(note.pid)
+        self._killings = first.killings
         self._killed = 0
         self._answered = False
         self._over = threading.Event()
@@ -161,7 +177,9 @@ class _Running:
 
     def run(self) -> int:
         self._pump.start()
-        if self._watched is not None:
+        if self._watched is None:
+            self._killed = self._killings.count()
+        else:
             uvloop.run(self._until_ended(self._watched))
         return self._end()
 
@@ -341,11 +359,13 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _start_time(pid: int) -> int:
+    """0 where there is none, or only its zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _layer(found: Mapping[str, Any]) -> str:
@@ -354,7 +374,7 @@ def _layer(found: Mapping[str, Any]) -> str:
 
 
 def _is_alive(note: Note) -> bool:
-    return note.pid > 0 and _start_time(note.pid) == note.start_time
+    return note.start_time > 0 and _start_time(note.pid) == note.start_time
 
 
 def _write_all(data: bytes) -> None:

@@ -1,10 +1,18 @@
-"""Containers that could not be removed are removed later, by one thread at a time."""
+"""Containers that could not be removed are removed later, by one thread at a time, and no others in their place."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from clary.host.engine.containers import Containers
+from clary.host.engine.creation import INSTANCE
 from clary.host.engine.engines import Engine, Engines, NoEngine
+from clary.host.engine.leftovers import Leftovers
 from clary.settings import Settings
 
 
@@ -33,8 +41,97 @@ def test_an_engine_that_hangs_is_waited_for_by_one_thread(tmp_path: Path) -> Non
         containers.tidy_later()
     assert [each.name for each in threading.enumerate()].count("tidy-containers") == 1
     engines.answers.set()
-    assert containers._tidying is not None
-    containers._tidying.join()
+    leftovers = containers._leftovers
+    assert leftovers._tidying is not None
+    leftovers._tidying.join()
     containers.tidy_later()
-    containers._tidying.join()
+    leftovers._tidying.join()
     assert engines.asked == 3
+
+
+class Answering:
+    """An engine that removes what it is told to; `before` is called when it is found."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+        self.before: Callable[[], object] = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def get(self) -> Any:
+        self.before()
+        return SimpleNamespace(client=self)
+
+    running = get
+
+    def labelled(self, *labels: str) -> list[dict[str, Any]]:
+        return [{"Id": "0123", "Labels": {INSTANCE: "i-1"}}, {"Id": "4567", "Labels": {INSTANCE: "i-2"}}]
+
+    def remove(self, container: str) -> None:
+        self.removed.append(container)
+        self.meanwhile()
+
+
+@pytest.fixture
+def engine() -> Answering:
+    return Answering()
+
+
+@pytest.fixture
+def leftovers(engine: Answering) -> Leftovers:
+    return Leftovers(cast(Engines, engine))
+
+
+def test_what_is_left_is_removed_once(engine: Answering, leftovers: Leftovers) -> None:
+    for name in ("two", "one"):
+        leftovers.add(name)
+    leftovers.tidy()
+    leftovers.tidy()
+    assert engine.removed == ["one", "two"]
+
+
+def test_of_two_who_tidy_one_removes_and_what_comes_by_the_name_later_stays(
+    engine: Answering, leftovers: Leftovers
+) -> None:
+    leftovers.add("one")
+
+    def tidy_too() -> None:
+        engine.before = lambda: None
+        leftovers.tidy()
+
+    engine.before = tidy_too
+    leftovers.tidy()
+    assert engine.removed == ["one"]
+
+
+def test_the_container_of_an_instance_that_is_started_anew_is_wanted(
+    engine: Answering, leftovers: Leftovers
+) -> None:
+    leftovers.add("one")
+    engine.before = lambda: leftovers.forget("one")
+    leftovers.tidy()
+    assert engine.removed == []
+
+
+def test_an_instance_is_started_anew_when_what_was_left_of_it_has_gone(
+    engine: Answering, leftovers: Leftovers
+) -> None:
+    leftovers.add("one")
+    with ThreadPoolExecutor(1) as pool:
+        started = []
+
+        def start() -> None:
+            started.append(pool.submit(leftovers.forget, "one"))
+            assert not started[0].done()
+
+        engine.meanwhile = start
+        leftovers.tidy()
+        started[0].result(60)
+    assert engine.removed == ["one"]
+
+
+def test_what_belongs_to_no_instance_is_removed_and_never_by_a_name_that_may_be_taken_again(
+    engine: Answering, tmp_path: Path
+) -> None:
+    known = Settings(data_dir=tmp_path, cache_dir=tmp_path)
+    Containers(cast(Engines, engine), known, {}, lambda spec, directory: {}).sweep(lambda: {"i-2"})
+    assert engine.removed == ["0123"]
