@@ -83,6 +83,7 @@ class Containers:
         self._role_environment = role_environment
         self._left: set[str] = set()
         self._lock = threading.Lock()
+        self._removing = threading.Lock()
         self._tidying: threading.Thread | None = None
         self._summary, self._summarised_at = "", float("-inf")
 
@@ -120,6 +121,8 @@ class Containers:
 
     def plan(self, spec: InstanceSpec, directory: Path, ready: Ready) -> files.Launch:
         """What the minder needs for the runner, everything in place. Raises `Refused`."""
+        with self._removing, self._lock:
+            self._left.discard(spec.instance_id)  # the runner makes way for its own container
         published = not _can_enter(ready.engine)
         role = {} if published else self._role_environment(spec, directory)
         token = directory / TOKEN_FILE.lstrip("/")
@@ -200,11 +203,19 @@ class Containers:
         except NoEngine:
             return  # with its next one, what is left is still there
         for id in left:
+            self._remove(engine, id)
+
+    def _remove(self, engine: Engine, id: str) -> None:
+        """Once: by the same name there may be another container a moment later."""
+        with self._removing:
+            with self._lock:
+                if id not in self._left:
+                    return
             try:
                 engine.client.remove(self._name(id))
             except EngineError as error:
                 log.warning("a container could not be removed", extra={"instance": id, "error": str(error)})
-                continue
+                return
             with self._lock:
                 self._left.discard(id)
 

@@ -105,19 +105,22 @@ class _Runner:
         engine.start(id)
         found = engine.inspect(id)
         pid = int(found["State"]["Pid"])
-        note = Note(id, pid, _start_time(pid), layer=_layer(found))
+        limits_memory = bool(plan.creation.get("HostConfig", {}).get("Memory"))
+        note = Note(id, pid, _start_time(pid), layer=_layer(found), limits_memory=limits_memory)
+        killings = Killings(pid)  # at once: if it ends early, its cgroup does not wait for the rest
         watched = _pidfd(pid)
         if watched is None:  # it has ended already: there is nothing to reach
-            return _Running(plan, engine, note, output, None, None, plan.port)
+            return _Running(plan, engine, note, output, killings, None, None, plan.port)
         if plan.published:
-            return _Running(plan, engine, note, output, watched, None, _published(found, plan.port))
+            port = _published(found, plan.port)
+            return _Running(plan, engine, note, output, killings, watched, None, port)
         try:
             door = Door(pid, _address(plan.platform) if plan.platform else None)
         except DoorClosed:
             if _is_alive(note):
                 raise
-            return _Running(plan, engine, note, output, None, None, plan.port)
-        return _Running(plan, engine, note, output, watched, door, plan.port)
+            return _Running(plan, engine, note, output, killings, None, None, plan.port)
+        return _Running(plan, engine, note, output, killings, watched, door, plan.port)
 
     def withdraw(self) -> bool:
         """What was made of it goes; what cannot be removed now, the host removes later."""
@@ -143,6 +146,7 @@ class _Running:
         engine: EngineClient,
         note: Note,
         output: Output,
+        killings: Killings,
         watched: int | None,
         door: Door | None,
         port: int,
@@ -153,7 +157,7 @@ class _Running:
         self._watched = watched
         self._door = door
         self._port = port
-        self._killings = Killings(note.pid)
+        self._killings = killings
         self._killed = 0
         self._answered = False
         self._over = threading.Event()
@@ -163,6 +167,7 @@ class _Running:
         self._pump.start()
         if self._watched is not None:
             uvloop.run(self._until_ended(self._watched))
+        self._killed = self._killed or self._killings.count()  # at the latest: its cgroup goes too
         return self._end()
 
     async def _until_ended(self, watched: int) -> None:
@@ -179,7 +184,7 @@ class _Running:
                 await loop.create_server(lambda: Incoming(dial, lambda: b""), sock=self._door.listener)
             )
         await ended.wait()
-        self._killed = self._killings.count()  # at once: its cgroup goes too
+        self._killed = self._killings.count()
         for server in servers:
             server.close()
 
@@ -341,11 +346,13 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _start_time(pid: int) -> int:
+    """0 for a process that has ended, also where nobody has taken note of that yet: it has no namespaces any more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _layer(found: Mapping[str, Any]) -> str:
@@ -354,7 +361,7 @@ def _layer(found: Mapping[str, Any]) -> str:
 
 
 def _is_alive(note: Note) -> bool:
-    return note.pid > 0 and _start_time(note.pid) == note.start_time
+    return note.pid > 0 and _start_time(note.pid) == note.start_time > 0
 
 
 def _write_all(data: bytes) -> None:
