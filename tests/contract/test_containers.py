@@ -172,8 +172,7 @@ def test_H04_isolated_there_is_no_way_out_and_requests_come_in(host: HostProcess
         (
             {"environment": {"DO": "memory"}, "memory_bytes": 64 << 20},
             "OutOfMemory",
-            # The engine sees it first, or the host's watch.
-            "reached the memory of ml.m5.large (64 MiB)|MiB of memory and ml.m5.large has 64 MiB; it was ended",
+            "reached the memory of ml.m5.large (64 MiB)",
         ),
         (
             {"environment": {"DO": "fill"}, "volume_bytes": 32 << 20},
@@ -194,7 +193,7 @@ def test_H04_what_is_wrong_with_an_image_is_said(
         # On a busy machine nobody was asked yet.
         changes = {**changes, "startup_timeout_s": within_s}
         found = failure(host, container_spec(number, network_isolated=True, **changes))
-    assert (found.code, any(each in found.reason for each in words.split("|"))) == (code, True), found.reason
+    assert (found.code, words in found.reason) == (code, True), found.reason
     assert found.next_command
 
 

@@ -40,6 +40,7 @@ from clary.links.route_messages import (
 )
 from clary.links.routes import RouteHub, RoutingError, StaleRoute
 from clary.settings import Settings
+from scarce_threads import refuse_threads
 
 PATIENCE_S = 60.0
 A_MOMENT_S = (
@@ -427,15 +428,7 @@ def test_a_gateway_that_there_was_no_thread_for_is_not_waited_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lacking = ["routes-read", "routes-send"]
-    start = threading.Thread.start
-
-    def start_or_not(thread: threading.Thread) -> None:
-        if thread.name in lacking:
-            lacking.remove(thread.name)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    refuse_threads(monkeypatch, lacking)
     gateway = scene.gateway()
     for _ in range(2):
         with suppress(OSError):  # it may be closed before it has said who it is

@@ -26,6 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             name = self.path.removeprefix("/models").strip("/")
             self._answer(200 if name in MODELS else 404, json.dumps(MODELS.get(name)).encode())
         else:
+            if DO == "memory":  # by now whoever looks after the container knows its cgroup
+                print(len(b"x" * (1 << 30)))
             self._answer(503 if DO == "unwell" else 200, b"")
 
     def do_DELETE(self) -> None:
@@ -89,8 +91,6 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-    if DO == "memory":
-        print(len(b"x" * (1 << 30)))
     if DO == "fill":
         with Path("/filler").open("wb", buffering=0) as file:
             while True:

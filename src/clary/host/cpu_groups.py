@@ -7,9 +7,9 @@ either as it likes. A group has a weight and no ceiling, so an idle processor st
 The groups lie beside each other and beside the server's own processes. In a group for them all, an instance that has
 taken its share would hold up the others.
 
-The minder makes an instance's group and removes it (`clary.host.minder`), so none is ever left empty in between. What
-it could not remove, because it was killed, is empty, and the host removes it: with the instance, and whenever a host
-begins or ends. A group that was made a moment ago is empty too, until its instance is in: a sweep leaves those.
+The minder makes an instance's group and removes it (`clary.host.minder_cpu`), so none is ever left empty in between.
+What it could not remove, because it was killed, is empty, and the host removes it: with the instance, and whenever a
+host begins or ends. A group that was made a moment ago is empty too, until its instance is in: a sweep leaves those.
 """
 
 import hashlib

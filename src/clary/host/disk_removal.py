@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clary.host.disk_usage import DIRECTORY, open_above, open_directory
+from clary.host.disk_walk import DIRECTORY, open_above, open_directory
 
 Stays = Callable[["os.DirEntry[str]"], bool]
 

@@ -4,23 +4,19 @@ Four times a second the file system is asked how much is free, which costs nothi
 that has fallen, and once a minute, or every few seconds while room is short; and for a fifth of the time at most (half
 of it while room is short), however many files there are.
 
-What others write fills the disk too: being short of room alone is nobody's guilt, and many a disk is short for ever.
-Who is ended for it has written most in the last minutes, in the last room or before it was that, where instances and
-not others took at least half of what is gone since.
+Who is ended for the last room is to blame for it (`disk_growth`): being short of room alone is nobody's guilt.
 """
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId
 from clary.host import disk_usage, failures, limits
+from clary.host.disk_growth import Growth, Seen, Unit
 from clary.host.disk_limits import DiskLimits, Room
 from clary.host.disk_usage import Written
 from clary.host.engine import notes
@@ -30,7 +26,6 @@ LOOK_S = 0.25
 EVERY_S = 60.0
 SHARE, SHARE_WHEN_SHORT = 0.2, 0.5
 FALL_BYTES = 64 << 20
-LATELY_S = 600.0
 EVERY_WHEN_SHORT_S = 5.0
 PATIENCE_S = 60.0
 STOP_WITHIN_S = 5.0
@@ -40,27 +35,9 @@ log = logging.getLogger(__name__)
 Measure = Callable[[Instance, Written, bool], Written]
 """`spare_ahead` at the end, as `disk_usage.written` has it."""
 
-Unit = Sequence[tuple[Instance, Written]]
-
 
 class Owner(Protocol):
     def end_because(self, instance: Instance, failure: Failure) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What there was at one look. A size is None where only part was seen, until a later look has seen all.
-
-    Who is not in it came later: all that it has, it has written since.
-    """
-
-    at: float
-    free_bytes: int
-    sizes: dict[InstanceId, int | None]
-
-    def grown(self, instance: Instance, found: Written) -> int:
-        then = self.sizes.get(instance.id, 0)
-        return 0 if then is None else found.size_bytes - then
 
 
 def measure(instance: Instance, enough: Written, spare_ahead: bool) -> Written:
@@ -95,10 +72,8 @@ class DiskWatch:
         self._limits = most
         self._clock = clock
         self._measure = measure
-        self._last: dict[InstanceId, Written] = {}
         self._failing: set[InstanceId] = set()
-        self._before: deque[_Seen] = deque()
-        self._short_since: _Seen | None = None
+        self._growth = Growth(most)
         self._looked_at = float("-inf")
         self._next_at = float("-inf")
         self._most_free = 0  # since the last look
@@ -122,12 +97,11 @@ class DiskWatch:
             units = [*self._units()]
             self._failing &= {each.id for unit in units for each in unit}
             measured = [found for unit in units if (found := self._look_at(unit, now))]
-            now_seen = self._seen(now, room, measured)
+            now_seen = self._growth.see(now, room, measured, self._failing)
             if is_short:
                 self._hold_reserve(measured, now_seen)
             else:
-                self._short_since = None
-                self._remember(now_seen)
+                self._growth.remember(now_seen)
         finally:
             self._looked_at = now
             took_s = self._clock.monotonic() - now
@@ -147,7 +121,7 @@ class DiskWatch:
             return False
         fall, every_s = min(FALL_BYTES, max(1, room.total_bytes // 64)), EVERY_S
         if self._is_short(room):
-            if self._short_since is None or self._leaving is not None:
+            if not self._growth.is_short or self._leaving is not None:
                 return True
             fall, every_s = min(fall, max(1, self._limits.least(room) // 4)), EVERY_WHEN_SHORT_S
         return self._most_free - room.free_bytes >= fall or now - self._looked_at >= every_s
@@ -172,12 +146,8 @@ class DiskWatch:
         return measured
 
     def _written(self, instance: Instance) -> Written:
-        """Of what was seen in part only, the most that is known."""
         found = self._measure(instance, self._limits.of(instance), False)
-        last = self._last.get(instance.id)
-        if found.is_whole or last is None:
-            return found
-        return Written(max(found.size_bytes, last.size_bytes), max(found.files, last.files), is_whole=False)
+        return self._growth.most_known(instance, found)
 
     def _hold_to_limit(self, unit: Unit, now: float) -> None:
         """The containers of one instance share its disk. The one with the most is ended."""
@@ -194,34 +164,11 @@ class DiskWatch:
             largest, _ = max(unit, key=lambda each: each[1].files)
             self._end(largest, failures.too_many_files(largest.spec, total.files, most.files), now)
 
-    def _seen(self, now: float, room: Room, measured: Sequence[Unit]) -> "_Seen":
-        """What was seen now; where earlier looks had seen one only in part, it counts for them as well."""
-        found = {each.id: written for unit in measured for each, written in unit}
-        whole = {id_: written.size_bytes for id_, written in found.items() if written.is_whole}
-        late = {id_ for id_ in whole if id_ not in self._last or not self._last[id_].is_whole}
-        for seen in (*self._before, self._short_since) if late else ():
-            if seen is not None:
-                seen.sizes.update({id_: whole[id_] for id_ in late if seen.sizes.get(id_, 0) is None})
-        self._last = found
-        return _Seen(now, room.free_bytes, dict.fromkeys({*found, *self._failing}) | whole)
-
-    def _remember(self, now_seen: "_Seen") -> None:
-        """Some minutes of it; while room is short, those before it became short."""
-        self._before.append(now_seen)
-        while len(self._before) > 1 and self._before[1].at <= now_seen.at - LATELY_S:
-            self._before.popleft()
-
-    def _hold_reserve(self, measured: Sequence[Unit], now_seen: "_Seen") -> None:
-        is_new = self._short_since is None
-        if self._short_since is None:
-            self._short_since = now_seen
-        elif self._short_since.at <= now_seen.at - LATELY_S:
-            # A disk may be short for ever: what was written hours ago did not lead to what is lost now.
-            self._before.clear()
-            self._short_since = now_seen
+    def _hold_reserve(self, measured: Sequence[Unit], now_seen: Seen) -> None:
+        is_new = self._growth.remember_short(now_seen)
         if self._is_leaving(now_seen.at) or not self._is_short(room := self._room()):
             return  # asked again, because one that was leaving may have gone since
-        grown_bytes, instance = self._to_blame(measured, room, self._short_since)
+        grown_bytes, instance = self._growth.to_blame(measured, room)
         reserve = self._limits.reserve(room)
         if instance is not None:
             failure = failures.took_last_room(instance.spec, grown_bytes, room.free_bytes, reserve)
@@ -231,19 +178,6 @@ class DiskWatch:
                 "the disk is nearly full, and not for what instances have written lately",
                 extra={"free_bytes": room.free_bytes, "reserve_bytes": reserve},
             )
-
-    def _to_blame(
-        self, measured: Sequence[Unit], room: Room, short_since: "_Seen"
-    ) -> tuple[int, Instance | None]:
-        """Who wrote most in the last room, or before it was that: where instances and not others have taken it."""
-        for then in (short_since, *islice(self._before, 1)):
-            grown = [sum(then.grown(*each) for each in unit) for unit in measured]
-            most = max(grown, default=0)
-            lost = then.free_bytes - room.free_bytes
-            if most >= self._limits.least(room) and lost > 0 and 2 * sum(grown) >= lost:
-                unit = measured[grown.index(most)]
-                return most, max(unit, key=lambda each: then.grown(*each))[0]
-        return 0, None
 
     def _end(self, instance: Instance, failure: Failure, now: float) -> None:
         """One goes at a time for the reserve: the next only when the room that the last one left is not enough."""

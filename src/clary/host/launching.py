@@ -4,17 +4,15 @@ Each step asks first whether the instance is still wanted, and nothing before th
 instance's directory that a second try would mind: a host that is killed here simply begins again.
 """
 
-import fcntl
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from clary.catalog import Catalog, Manifest
 from clary.domain.clock import Clock
@@ -305,33 +303,17 @@ def rewrite_opt_ml(variables: Mapping[str, str], directory: Path) -> dict[str, s
     return {name: _OPT_ML.sub(lambda _: place, value) for name, value in variables.items()}
 
 
-@contextmanager
-def barred(directory: Path) -> Iterator[bool]:
-    """As long as this lasts no minder starts here, and none ever does if exit.json is written; False when one did.
+def withdraw(directory: Path) -> ProcessIdentity | None:
+    """No minder starts the instance from now on, and this is the one that has. Raises `OSError`.
 
-    One that has the lock and has not said who it is yet is waited for: it starts the instance, or ends.
+    A minder says who it is before it looks for launch.json again; here it is the other way round. So of the two at
+    least one sees the other, and nobody has to be waited for.
     """
-    with ExitStack() as held:
-        try:
-            is_free = _locked(held.enter_context((directory / files.LOCK).open("a")), directory)
-        except OSError:
-            # No room for the lock is no room for a minder's process.json, without which it starts nothing.
-            is_free = True
-        yield is_free and files.minder_of(directory) is None
-
-
-def _locked(lock: IO[str], directory: Path) -> bool:
-    """Once the lock is had; False when whoever has it minds the instance, or does not let go of it."""
-    deadline = time.monotonic() + CLAIM_TIMEOUT_S
-    pause = _Pause()
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if files.minder_of(directory) is not None or time.monotonic() > deadline:
-                return False
-        pause.take()
+    with suppress(
+        OSError
+    ):  # where nothing can be written, a minder cannot say who it is and starts nothing either
+        (directory / files.LAUNCH).unlink(missing_ok=True)
+    return files.minder_of(directory)
 
 
 class _Pause:

@@ -1,9 +1,9 @@
 """The minder: one small process beside each instance, which is there when the instance ends.
 
 Runs inside the zygote's fork, so the standard library is all there is, and as little of it as can be: what the
-minder touches becomes private memory of every instance. It starts a session of its own, forks the instance,
-passes SIGTERM on, kills whatever the instance leaves behind (it is the subreaper, so a daemonised child comes
-back to it), and writes exit.json. The host may die and come back meanwhile; the minder does not care.
+minder touches becomes private memory of every instance. It starts a session of its own, forks the instance
+(`minder_forks`), passes SIGTERM on, kills whatever the instance leaves behind (it is the subreaper, so a daemonised
+child comes back to it), and writes exit.json. The host may die and come back meanwhile; the minder does not care.
 
 The files are described in `clary.links.instances`, which cannot be imported here.
 
@@ -13,36 +13,28 @@ the kernel ends whatever is left in there. The socket is bound out here and hand
 cannot put anything else in its place.
 
 The order in `run` is what makes "the same instance never runs twice" hold over any kill: lock, look for
-process.json and exit.json, write process.json, fork.
+process.json and exit.json, write process.json, look for launch.json again, fork. A host that gives a start up takes
+launch.json away before it looks for process.json, so of the two at least one sees the other, however long either of
+them stood still.
 """
 
 # pathlib would be one more import in every minder.
-# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH109, PTH110, PTH112, PTH123, PTH208
+# ruff: noqa: PTH104, PTH108, PTH109, PTH110, PTH123, PTH208
 
-import ctypes
-import errno
 import fcntl
-import importlib
 import json
 import os
-import random
 import resource
-import select
 import signal
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from clary.host import sandbox
+from clary.host import minder_calls, minder_cpu, minder_forks, sandbox
 
 DEFAULT_GRACE_S = 30.0
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(directory: str, log_descriptor: int) -> NoReturn:
@@ -56,7 +48,7 @@ def run(directory: str, log_descriptor: int) -> NoReturn:
     except FileNotFoundError:
         pass  # the directory was removed meanwhile: nobody wants this instance any more
     except BaseException:  # noqa: BLE001  the end of a process: nobody above
-        _say(log_descriptor, "the instance could not be started:\n" + traceback.format_exc())
+        minder_calls.say(log_descriptor, "the instance could not be started:\n" + traceback.format_exc())
     finally:
         os._exit(status)
 
@@ -75,8 +67,8 @@ def _claim() -> bool:
 def _mind(log_descriptor: int) -> int:
     with open("launch.json", "rb") as file:
         launch: dict[str, Any] = json.load(file)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl_name(b"clary-minder")
+    minder_calls.prctl(minder_calls.PR_SET_CHILD_SUBREAPER, 1)
+    minder_calls.name_process(b"clary-minder")
     minding = _Minding()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,17 +76,19 @@ def _mind(log_descriptor: int) -> int:
     signal.signal(signal.SIGTERM, minding.on_terminate)
     signal.signal(signal.SIGALRM, minding.on_overdue)
     _write("process.json", {"pid": os.getpid(), "start_time": _start_time()})
+    if not os.path.exists("launch.json"):
+        return 1  # the host has given this start up meanwhile, and may have said so already
     try:
         minding.begin(launch, log_descriptor)
     except (sandbox.SandboxFailed, OSError) as error:
         _write("exit.json", {"ended_at": time.time(), "refused": str(error)})
         return 1
     # The minder has nothing to say, and must not keep the log or the zygote's output open.
-    _to_null(0, 1, 2)
+    minder_calls.to_null(0, 1, 2)
     os.close(log_descriptor)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     minding.wait()
-    _remove_cpu_group(launch)
+    minder_cpu.remove(launch)
     return 0
 
 
@@ -112,7 +106,9 @@ class _Minding:
         if box is None:
             self.child = os.fork()
             if self.child == 0:
-                _run_instance(launch, log_descriptor, lambda: _join_cpu_group(launch, 0, log_descriptor))
+                minder_forks.run_instance(
+                    launch, log_descriptor, lambda: minder_cpu.join(launch, 0, log_descriptor)
+                )
             return
         listener = _bind()
         self._reports, report = os.pipe()
@@ -120,12 +116,12 @@ class _Minding:
         sandbox.divide(box)
         self.child = os.fork()
         if self.child == 0:
-            _keep_only(log_descriptor, listener, report, lives)
-            _run_init(launch, log_descriptor, listener, report, lives)
+            minder_calls.keep_only(log_descriptor, listener, report, lives)
+            minder_forks.run_init(launch, log_descriptor, listener, report, lives)
         for descriptor in (listener, report, lives):
             os.close(descriptor)
         # The kernel takes its time, in which the init builds the root. It forks the instance when it may.
-        _join_cpu_group(launch, self.child, log_descriptor)
+        minder_cpu.join(launch, self.child, log_descriptor)
         # `living` stays open: its end tells an init that begins late that there is no minder any more.
         _let_begin(living)
 
@@ -134,7 +130,7 @@ class _Minding:
         self._asked = True
         grace_s = _grace_s()
         if grace_s > 0:
-            self._signal_group(signal.SIGTERM)
+            minder_calls.signal_group(self.child, signal.SIGTERM)
             signal.setitimer(signal.ITIMER_REAL, grace_s)
         else:
             _kill_descendants()
@@ -174,110 +170,12 @@ class _Minding:
         report: dict[str, Any] = json.loads(text) if text else {}
         return report
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        _signal_group(self.child, number)
-
-
-def _run_init(
-    launch: Mapping[str, Any], log_descriptor: int, listener: int, report: int, lives: int
-) -> NoReturn:
-    """Process 1 of the instance's namespace. Its end is the end of everything in it."""
-    said: dict[str, object] = {}
-    try:
-        os.setpgid(0, 0)
-        sandbox.enclose(launch["sandbox"])
-        # After the change of uid, which would undo it. A minder that died before has closed its end.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not os.read(lives, 1) or select.select([lives], [], [], 0)[0]:
-            os._exit(1)
-        sandbox.be_readable(False)
-        child = os.fork()
-        if child == 0:
-            _run_instance(launch, log_descriptor, _settle_in_sandbox, listener)
-        said["status"] = _wait_as_init(child, log_descriptor, listener)
-        # What was the instance's own process is gone already, so a little less than the limit is the limit.
-        if (tasks := sandbox.tasks()) >= 0.9 * launch["sandbox"]["processes"]:
-            said["processes"] = tasks
-    except (sandbox.SandboxFailed, OSError) as error:
-        said = {"refused": str(error)}
-    finally:
-        try:
-            os.write(report, json.dumps(said).encode())
-        finally:
-            os._exit(0)  # also where nobody is left to hear it: what follows is the minder's
-
-
-def _settle_in_sandbox() -> None:
-    sandbox.be_readable(True)
-    os.chdir("/opt/ml")
-
-
-def _join_cpu_group(launch: Mapping[str, Any], pid: int, log_descriptor: int) -> None:
-    """Puts a process (0: this one) into the instance's group, before there is anything it could have forked."""
-    if (group := launch.get("cpu_group")) is None:
-        return
-    for last in (False, False, True):
-        try:
-            _put_into(group, pid)
-            return
-        except ProcessLookupError:
-            return  # it has ended already, and says itself why
-        except OSError as error:
-            # A host removed it while it was still empty: before its file was opened, or before it was written.
-            if last or error.errno not in (errno.ENOENT, errno.ENODEV):
-                _say(log_descriptor, f"the instance has no share of the processors of its own: {error}\n")
-                return
-
-
-def _put_into(group: Mapping[str, Any], pid: int) -> None:
-    directory = group["directory"]
-    if not os.path.isdir(directory):
-        os.mkdir(directory)
-    for name, value in ((group["weight_file"], group["weight"]), ("cgroup.procs", pid)):
-        with open(f"{directory}/{name}", "w") as file:
-            file.write(str(value))
-
 
 def _let_begin(living: int) -> None:
     try:
         os.write(living, b"1")
     except BrokenPipeError:
         return  # it has ended already, and says itself why
-
-
-def _remove_cpu_group(launch: Mapping[str, Any]) -> None:
-    if (group := launch.get("cpu_group")) is None:
-        return
-    try:
-        os.rmdir(group["directory"])
-    except OSError:
-        return  # the host removes it with the instance's directory
-
-
-def _wait_as_init(child: int, *unneeded: int) -> int:
-    """Reaps whatever ends in the namespace until the instance does; its wait status."""
-    signal.signal(signal.SIGTERM, lambda number, frame: _signal_group(child, signal.SIGTERM))
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    _prctl_name(b"clary-init")
-    _to_null(0, 1, 2)
-    for descriptor in unneeded:
-        os.close(descriptor)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    while True:
-        pid, status, _ = os.wait4(-1, 0)
-        if pid == child:
-            return status
-
-
-def _signal_group(leader: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(leader, number)
-    except ProcessLookupError:
-        # It has not made its group yet, or is gone already.
-        try:
-            os.kill(leader, number)
-        except ProcessLookupError:
-            return
 
 
 def _bind() -> int:
@@ -288,95 +186,6 @@ def _bind() -> int:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     return listener.detach()
-
-
-def _run_instance(
-    launch: Mapping[str, Any], log_descriptor: int, arrive: Callable[[], None], listener: int | None = None
-) -> NoReturn:
-    """The instance's own process: a clean one, as far as a fork can be. A listener becomes descriptor 3."""
-    code = 1
-    try:  # From the first line on: whatever left it would go on with the minder's work, or the init's.
-        os.dup2(log_descriptor, 1)
-        os.dup2(log_descriptor, 2)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setpgid(0, 0)
-        arrive()
-        _become_plain(launch, listener)
-        code = _call(launch["entry"], launch["config"])
-    except SystemExit as error:
-        code = _exit_code(error)
-    except BaseException:  # noqa: BLE001  what an interpreter does with it: print, exit 1
-        traceback.print_exc()
-    finally:
-        try:
-            _flush()
-        finally:
-            os._exit(code)
-
-
-def _become_plain(launch: Mapping[str, Any], listener: int | None) -> None:
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    if listener is None:
-        os.closerange(3, _open_files_limit())
-    else:
-        os.dup2(listener, 3)
-        os.closerange(4, _open_files_limit())
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    _limit(int(launch["open_files"]))
-    _prefer_as_victim()
-    os.environ.clear()
-    os.environ.update(launch["environment"])
-    _prctl_name(b"clary-instance")
-    _reseed()
-
-
-def _call(entry: str, config: object) -> int:
-    module, name = entry.split(":")
-    function: Callable[[object], int | None] = getattr(importlib.import_module(module), name)
-    return int(function(config) or 0)
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None or isinstance(error.code, int):
-        return error.code or 0
-    print(error.code, file=sys.stderr)
-    return 1
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # the disk is full or the instance closed it: nobody is left to tell
-
-
-def _limit(open_files: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _prefer_as_victim() -> None:
-    """A machine out of memory should lose an instance before it loses a process of the platform."""
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("500")
-    except OSError:
-        return
-
-
-def _reseed() -> None:
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
 
 
 def _reap_everything() -> None:
@@ -432,40 +241,3 @@ def _write(name: str, value: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(temporary, name)
-
-
-def _to_null(*descriptors: int) -> None:
-    null = os.open("/dev/null", os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(null, descriptor)
-    os.close(null)
-
-
-def _keep_only(*descriptors: int) -> None:
-    """Closes all but the first three and these."""
-    below = 2
-    for descriptor in sorted(descriptors):
-        os.closerange(below + 1, descriptor)
-        below = descriptor
-    os.closerange(below + 1, _open_files_limit())
-
-
-def _open_files_limit() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 65536 if soft == resource.RLIM_INFINITY else soft
-
-
-def _say(descriptor: int, text: str) -> None:
-    try:
-        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
-    except OSError:
-        return  # the disk is full: an instance that runs is worth more than the line
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
-
-
-def _prctl_name(name: bytes) -> None:
-    _libc.prctl(_PR_SET_NAME, name, 0, 0, 0)

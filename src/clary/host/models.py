@@ -20,7 +20,8 @@ from clary.domain.instances import InstanceId
 from clary.host import archives
 from clary.host.models_client import ModelsClient
 from clary.host.models_files import ModelFiles
-from clary.host.models_shelf import Bounds, Shelf
+from clary.host.models_loading import Bounds
+from clary.host.models_shelf import Shelf
 from clary.host.records import Instance
 from clary.host.unpacking import Unpacker
 from clary.links import hosts

@@ -54,6 +54,12 @@ class Instance:
             return (None, first)
         return (self.minder.pid,)
 
+    @property
+    def is_held_by_engine(self) -> bool:
+        """Whether a container engine holds it to its memory, and says so when it ends for that."""
+        note = notes.read(self.directory)
+        return note is not None and note.limits_memory
+
     def status(self) -> InstanceStatus:
         serving = self.state.phase in ("ready", "unhealthy")
         return InstanceStatus(

@@ -2,7 +2,8 @@
 
 Everything that must outlive the host stands in the instances' directories (`clary.links.instances`); the records
 here are read from them when the host starts, so a host may be killed at any moment. Bringing an instance up is
-`launching`'s, a thread each; pings and ends are `watching`'s; this module holds the records and the rules:
+`starting`'s, a thread each; pings and ends are `watching`'s, and what an end means `ending`'s; this module holds the
+records and the rules:
 
   - an id is started once, whatever it has become since, until it is removed;
   - an instance that is told to end before its process exists is ended at once;
@@ -18,17 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from clary.catalog import Manifest
 from clary.domain.clock import Clock
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, Phase
-from clary.host import failures, limits, user_code
-from clary.host.archives import OUT_OF_SPACE
+from clary.host import failures, limits, starting
 from clary.host.disk_removal import remove
+from clary.host.ending import conclude, filled_disk
 from clary.host.engine.containers import Containers
-from clary.host.environments import Environment
 from clary.host.failures import Refused
-from clary.host.launching import Launcher, barred
-from clary.host.records import Instance, checked, empty, end_orphans, erase, make_directory, write_note
+from clary.host.launching import Launcher, withdraw
+from clary.host.records import Instance, checked, erase, make_directory, write_note
 from clary.host.unpacking import Cancelled
 from clary.links import instances as files
 from clary.links import processes
@@ -68,6 +67,7 @@ class Instances:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._records: dict[InstanceId, Instance] = {}
+        self._unended: set[Instance] = set()  # given up, but that could not be noted
         self._watcher: Watcher | None = None
         self._closed = False
         # From the time, so that the numbers of a host are beyond those of the host before.
@@ -157,6 +157,22 @@ class Instances:
         with self._changed:
             return self._records.get(id)
 
+    # What a start tells
+
+    def advance(self, instance: Instance, phase: Phase, image: str, *, runs_script: bool = False) -> None:
+        with self._changed:
+            if instance.cancelled.is_set() or self._closed:
+                raise Cancelled
+            known = runs_script or instance.state.runs_script
+            state = replace(instance.state, phase=phase, resolved_image=image, runs_script=known)
+            self._set(instance, state, "")
+
+    def tell(self, instance: Instance, text: str) -> None:
+        with self._changed:
+            if instance.state.phase == "preparing":
+                instance.detail = text
+                self._note_change()
+
     # What the watchers tell
 
     def running(self) -> Sequence[Instance]:
@@ -200,6 +216,10 @@ class Instances:
 
     def enforce(self) -> None:
         """Ends what its minder should have ended long ago, because the minder itself hangs. Now and then."""
+        with self._changed:
+            unended, self._unended = self._unended, set()
+        for instance in unended:
+            self._give_up(instance, instance.state.failure)
         now = self._clock.monotonic()
         for instance in self.running():
             if instance.end_by is None or now < instance.end_by + FORCE_AFTER_S or instance.minder is None:
@@ -213,51 +233,25 @@ class Instances:
     def has_ended(self, instance: Instance, probe: str) -> None:
         """The minder is gone: how the instance ended is in exit.json, or nobody knows."""
         containers = self._launcher.container_for(instance.spec)
-        if containers is None and not _filled_disk(instance):
-            self._note_end(instance, probe, None)
+        if containers is None and not filled_disk(instance):
+            self._finish(instance, self._conclude(instance, probe, None))
             return
         # To remove what is left may take its time, an engine's or the disk's, and all pings wait in this thread.
         arguments = (instance, probe, containers)
         threading.Thread(
-            target=self._note_end_of_container, args=arguments, name=f"end-{instance.id}", daemon=True
+            target=self._note_end_at_leisure, args=arguments, name=f"end-{instance.id}", daemon=True
         ).start()
 
-    def _note_end_of_container(self, instance: Instance, probe: str, containers: Containers) -> None:
+    def _note_end_at_leisure(self, instance: Instance, probe: str, containers: Containers) -> None:
         while not instance.ended.is_set():
             try:
-                self._note_end(instance, probe, containers)
+                self._finish(instance, self._conclude(instance, probe, containers))
             except Exception:  # out of descriptors, say: nobody else would ever note it
                 log.exception("an end could not be noted", extra={"instance": instance.id})
                 instance.ended.wait(AGAIN_S)
 
-    def _note_end(self, instance: Instance, probe: str, containers: Containers | None) -> None:
-        exit = files.read(instance.directory, files.EXIT, files.Exit)
-        if containers is not None and containers.has_left(instance.directory):
-            containers.discard(instance.id)
-        if exit is None and instance.minder is not None:
-            end_orphans(instance.minder.pid)
-        if _filled_disk(instance):
-            # At once: others need the room, and control may need some to ask for it.
-            empty(instance.directory)
-        failure = instance.state.failure
-        if failure is None and not instance.state.stopping and not (exit and exit.asked):
-            was_ready = instance.state.ready_at is not None
-            known = (
-                None if containers is None else containers.failure(instance.spec, instance.directory, exit)
-            )
-            failure = known or failures.ended(instance.spec, exit, was_ready, probe)
-            failure = replace(failure, reason=failure.reason + self._was_at(instance.id))
-        if failure is not None:
-            peak = max(instance.peak_bytes, failure.memory_peak_bytes or 0, exit.max_rss_bytes if exit else 0)
-            failure = replace(
-                failure,
-                log_tail=self._log_tail(instance),
-                exit_code=exit.exit_code if exit else None,
-                signal=exit.signal if exit else None,
-                memory_peak_bytes=peak or None,
-                memory_limit_bytes=instance.spec.memory_bytes,
-            )
-        self._finish(instance, failure)
+    def _conclude(self, instance: Instance, probe: str, containers: Containers | None) -> Failure | None:
+        return conclude(instance, probe, containers, self._was_at, self._log_tail)
 
     # Within
 
@@ -271,55 +265,11 @@ class Instances:
 
     def _run_start(self, instance: Instance) -> None:
         try:
-            self._start_process(instance)
+            self._attend(instance, starting.bring_up(instance, self._launcher, self))
         except Cancelled:
-            pass  # `_stop` has written its end already, or the next host begins again
-        except Refused as error:
-            self._give_up(instance, failures.refused(instance.spec, error))
-        except OSError as error:
-            full = error.errno in OUT_OF_SPACE
-            hint = ": free some space on the disk, then try again" if full else ""
-            refused = Refused(
-                "DiskFull" if full else "StartFailed", f"it could not be started: {error}{hint}"
-            )
-            self._give_up(instance, failures.refused(instance.spec, refused))
-        except Exception as error:
-            log.exception("an instance could not be started", extra={"instance": instance.id})
-            refused = Refused("StartFailed", f"it could not be started: {type(error).__name__}: {error}")
-            self._give_up(instance, failures.refused(instance.spec, refused))
-
-    def _start_process(self, instance: Instance) -> None:
-        if (containers := self._launcher.container_for(instance.spec)) is not None:
-            self._start_container(instance, containers)
-            return
-        spec, directory = user_code.with_source(instance.spec), instance.directory
-        manifest = self._launcher.resolve(spec)
-        environment = self._launcher.obtain_environment(manifest, lambda text: self._tell(instance, text))
-        self._advance(instance, "fetching", _image(manifest, environment))
-        self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
-        chosen = self._launcher.for_artifacts(spec, directory, manifest)
-        if chosen.runs_script or chosen.requirements or chosen.manifest != manifest:
-            manifest = chosen.manifest
-            is_built = self._launcher.has_environment(manifest, chosen.requirements)
-            phase: Phase = "fetching" if is_built else "preparing"
-            self._advance(instance, phase, _image(manifest, environment), runs_script=chosen.runs_script)
-            environment = self._launcher.obtain_environment(
-                manifest, lambda text: self._tell(instance, text), chosen.requirements, chosen.hint
-            )
-        self._advance(instance, "starting", _image(manifest, environment))
-        minder = self._launcher.launch(spec, directory, environment, manifest)
-        self._attend(instance, minder)
-
-    def _start_container(self, instance: Instance, containers: Containers) -> None:
-        """The same steps for an image of the user's own."""
-        spec, directory = instance.spec, instance.directory
-        ready = containers.obtain(spec, lambda text: self._tell(instance, text))
-        self._advance(instance, "fetching", ready.held.resolved, runs_script=True)
-        self._launcher.place_artifacts(spec, directory, instance.cancelled.is_set)
-        self._advance(instance, "starting", ready.held.resolved)
-        minder = self._launcher.launch_container(spec, directory, ready)
-        self._launcher.await_container(directory, minder, instance.cancelled.is_set)
-        self._attend(instance, minder)
+            self._give_up(instance, None)  # unless `_stop` has done so, or the next host begins again
+        except Exception as error:  # noqa: BLE001  a thread of its own: nobody above would note its end
+            self._give_up(instance, starting.failure(instance.spec, error))
 
     def _attend(self, instance: Instance, minder: processes.ProcessIdentity) -> None:
         with self._changed:
@@ -329,20 +279,6 @@ class Instances:
         self._watcher.watch(instance)
         if cancelled:  # told to end while its process was made
             processes.signal(minder, signal.SIGTERM)
-
-    def _advance(self, instance: Instance, phase: Phase, image: str, *, runs_script: bool = False) -> None:
-        with self._changed:
-            if instance.cancelled.is_set() or self._closed:
-                raise Cancelled
-            known = runs_script or instance.state.runs_script
-            state = replace(instance.state, phase=phase, resolved_image=image, runs_script=known)
-            self._set(instance, state, "")
-
-    def _tell(self, instance: Instance, text: str) -> None:
-        with self._changed:
-            if instance.state.phase == "preparing":
-                instance.detail = text
-                self._note_change()
 
     def _stop(self, instance: Instance, grace_s: float) -> None:
         with self._changed:
@@ -356,7 +292,7 @@ class Instances:
         if has_process:
             self._terminate(instance, grace_s)
         else:
-            self._finish(instance, None)
+            self._end_start(instance, None)
 
     def _terminate(self, instance: Instance, grace_s: float) -> None:
         """Tells the minder. Asking again may shorten the time that is left, never lengthen it."""
@@ -371,23 +307,34 @@ class Instances:
             _kill_below(instance.minder)  # its minder cannot read that it has no time, for the disk is full
 
     def _give_up(self, instance: Instance, failure: Failure | None) -> None:
-        """Its start failed, or is not wanted any more. When a minder came after all, that is what has to be ended."""
-        # A minder that is about to begin is waited for before the rest: meanwhile others may ask.
-        with barred(instance.directory) as is_barred, self._changed:
-            if self._closed or instance.ended.is_set():
-                return  # the next host tries again
-            state = instance.state
+        """Its start failed, or is not wanted any more."""
+        with self._changed:
+            if not self._closed:  # else the next host tries again
+                self._end_start(instance, failure)
+
+    def _end_start(self, instance: Instance, failure: Failure | None) -> None:
+        """When a minder came after all, that is what has to be ended."""
+        with self._changed:
+            if instance.ended.is_set():
+                return
             if failure is not None:
-                failure = None if state.stopping else replace(failure, log_tail=self._log_tail(instance))
-            if not is_barred:
-                self._set(instance, replace(state, failure=failure), instance.detail)
-                if (minder := files.minder_of(instance.directory)) is not None:
+                failure = (
+                    None if instance.state.stopping else replace(failure, log_tail=self._log_tail(instance))
+                )
+            if (state := replace(instance.state, failure=failure)) != instance.state:
+                self._set(instance, state, instance.detail)
+            try:
+                if (minder := withdraw(instance.directory)) is not None:
                     self._adopt(instance, minder)
                     return
-            elif state.stopping or state.phase == "starting":
-                exit = files.Exit(self._now(), asked=state.stopping)
-                write_note(instance.directory, files.EXIT, exit)
-        self._finish(instance, failure)
+            except (OSError, RuntimeError) as error:  # out of descriptors or threads: nobody else would do it
+                extra = {"instance": instance.id, "error": str(error)}
+                log.warning("the end of a start cannot be noted yet", extra=extra)
+                self._unended.add(instance)
+                return
+            if state.stopping or state.phase == "starting":
+                write_note(instance.directory, files.EXIT, files.Exit(self._now(), asked=state.stopping))
+            self._finish(instance, failure)
 
     def _finish(self, instance: Instance, failure: Failure | None) -> None:
         with self._changed:
@@ -419,21 +366,14 @@ class Instances:
             instance.cancelled.set()
         self._logs.watch(spec.log)
         instance.minder = files.minder_of(directory)
-        if instance.minder is None and not state.stopping:
-            # Begins again. A minder that the host before had forked as its last act is found by its lock.
-            self._bring_up(instance)
-        elif instance.minder is None:
-            self._end_unbegun(instance)
-        else:
+        if instance.minder is not None:
             self._adopt(instance, instance.minder)
-
-    def _end_unbegun(self, instance: Instance) -> None:
-        """It was told to end before it had a minder. One that may come yet is not what the host waits for."""
-        name = f"end-{instance.id}"
-        try:
-            threading.Thread(target=self._give_up, args=(instance, None), name=name, daemon=True).start()
-        except RuntimeError:  # no more threads now
-            self._give_up(instance, None)
+        elif state.stopping or state.failure is not None:
+            self._end_start(instance, state.failure)
+        else:
+            # Begins again. A minder that the host before had forked as its last act is found by its lock.
+            instance.state = replace(state, phase="preparing")
+            self._bring_up(instance)
 
     def _adopt(self, instance: Instance, minder: processes.ProcessIdentity) -> None:
         instance.minder = minder
@@ -441,7 +381,8 @@ class Instances:
             self.has_ended(instance, "unknown, nobody asked")
             return
         if instance.state.phase in ("preparing", "fetching"):
-            self._set(instance, replace(instance.state, phase="starting"), "")
+            phase: Phase = "stopping" if instance.state.stopping else "starting"
+            self._set(instance, replace(instance.state, phase=phase), "")
         self._attend(instance, minder)
         if instance.state.failure is not None:
             self._terminate(instance, 0)
@@ -477,15 +418,6 @@ def _discard(directory: Path) -> None:
         log.warning("what is left of an instance cannot be removed", extra={"error": str(error)})
 
 
-def _filled_disk(instance: Instance) -> bool:
-    failure = instance.state.failure
-    return failure is not None and failure.code == failures.OUT_OF_DISK
-
-
 def _kill_below(minder: processes.ProcessIdentity) -> None:
     for pid in limits.descendants(minder.pid):
         processes.signal(processes.identify(pid), signal.SIGKILL)
-
-
-def _image(manifest: Manifest, environment: Environment) -> str:
-    return f"clary/{manifest.name}:{manifest.version}@sha256:{environment.key}"

@@ -192,21 +192,28 @@ class Unpacker:
                 self._idle.append(worker)
                 return
         worker.end()
-        self.warm()
+        try:
+            self.warm()
+        except OSError as error:  # the archive that it answered for is unpacked all the same
+            log.warning("a process that unpacks archives could not be started", extra={"error": str(error)})
 
 
 def _start() -> _Worker:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", archives.__file__, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={"LANG": "C.UTF-8"},
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", archives.__file__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={"LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
     return _Worker(process, ours)
 
 

@@ -1,8 +1,8 @@
 """The zygote: imports a framework once, then forks a minder for each instance that wants it.
 
 A script, run by the environment's own Python, which has none of the platform's libraries: the standard library,
-the framework, and of this package only `clary.host.minder` and `clary.runtimes` (reached through a stand-in for
-the `clary` package, so that its site-packages are not needed).
+the framework, and of this package only `clary.host.minder`, what belongs to it, and `clary.runtimes` (reached through
+a stand-in for the `clary` package, so that its site-packages are not needed).
 
     zygote.py PACKAGE_DIR CONTROL_FD     and on the socket, one JSON message each:
       ← {"preload": [module, …], "path": [folder, …]}           first

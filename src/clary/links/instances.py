@@ -5,7 +5,7 @@ whichever process died before. Everything is JSON, written beside its place and 
 
   spec.json      host    the InstanceSpec; without it the directory counts for nothing
   state.json     host    how far the host has brought it (`State`)
-  launch.json    host    what the minder needs to run it (`Launch`)
+  launch.json    host    what the minder needs to run it (`Launch`); taken away again, no minder begins any more
   stop.json      host    that it is to end, and how long it may take (`Stop`)
   lock           minder  locked while the minder lives: no second one starts beside it
   process.json   minder  the minder's identity, written before the instance is forked: it never starts twice

@@ -1,5 +1,6 @@
 """Unpacking: what is good comes out whole, what is hostile is refused by name, and nothing ever lands outside."""
 
+import errno
 import gzip
 import io
 import lzma
@@ -335,3 +336,34 @@ def test_a_process_that_dies_before_it_is_sent_an_archive_is_replaced(
             with pytest.raises(Unpackable, match="before it takes one up"):
                 in_a_process(unpacker, tmp_path / "first")
     assert [each.process.returncode for each in started[:die]] == [-signal.SIGKILL] * len(started[:die])
+
+
+def test_an_answer_stands_although_no_process_can_be_started_for_the_next_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+    start = unpacking._start
+
+    def start_once() -> unpacking._Worker:
+        if refused:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        refused.append(errno.EMFILE)
+        return start()
+
+    monkeypatch.setattr(unpacking, "_start", start_once)
+    monkeypatch.setattr(unpacking, "ARCHIVES_A_PROCESS", 1)
+    (tmp_path / "first").write_bytes(tar((member("model"), b"m")).getvalue())
+    with closing(Unpacker(SystemClock())) as unpacker:
+        assert in_a_process(unpacker, tmp_path / "first").members == 1
+        assert unpacker.pids() == []
+
+
+def test_a_process_that_cannot_be_started_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that is dropped open warns, which is an error here."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with closing(Unpacker(SystemClock())) as unpacker, pytest.raises(BlockingIOError):
+        unpacker.warm()

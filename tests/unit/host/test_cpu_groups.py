@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clary.domain.instances import InstanceId
-from clary.host import minder
+from clary.host import minder_cpu
 from clary.host.cgroups import SERVER, Ground, Group, find, group_of, settle
 from clary.host.cpu_groups import YOUNG_S, CpuGroups
 from hosting.harness import toy_spec
@@ -105,9 +105,31 @@ def ground(kernel: Kernel) -> Group:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[int]:
+def groups(ground: Group) -> CpuGroups:
+    return CpuGroups(Ground(ground), INSTANCES_DIR, 4)
+
+
+@pytest.fixture
+def launch(groups: CpuGroups) -> dict[str, Any]:
+    """What the minder of an instance is told."""
+    plan = groups.plan(toy_spec(1))
+    assert plan is not None
+    return {
+        "cpu_group": {"directory": plan.directory, "weight_file": plan.weight_file, "weight": plan.weight}
+    }
+
+
+@pytest.fixture
+def group(launch: dict[str, Any]) -> Path:
+    """The instance's own, once it is made."""
+    return Path(launch["cpu_group"]["directory"])
+
+
+@pytest.fixture
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     """The instance's log, as its minder has it."""
-    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    path = getattr(request, "param", tmp_path / "log")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     yield descriptor
     os.close(descriptor)
 
@@ -346,57 +368,55 @@ def test_H08_a_group_that_was_made_a_moment_ago_waits_for_its_instance(kernel: K
 
 
 def test_H08_an_instance_joins_its_group_and_the_group_goes_with_it(
-    kernel: Kernel, ground: Group, log: int
+    kernel: Kernel, groups: CpuGroups, launch: dict[str, Any], group: Path, log: int
 ) -> None:
-    groups = CpuGroups(Ground(ground), INSTANCES_DIR, 4)
-    launch = _launch(groups)
-    minder._join_cpu_group(launch, 17, log)
-    group = Path(launch["cpu_group"]["directory"])
+    minder_cpu.join(launch, 17, log)
     assert (group / "cgroup.procs").read_text() == "17"
     assert weights(group) == ("2048" if kernel.version == 1 else "200")
-    minder._remove_cpu_group(launch)
+    minder_cpu.remove(launch)
     groups.remove(toy_spec(1).instance_id)
     assert group.exists(), "it holds a process"
     (group / "cgroup.procs").write_text("")
-    minder._remove_cpu_group(launch)
+    minder_cpu.remove(launch)
     assert not group.exists()
 
 
 def test_H08_a_minder_that_was_killed_leaves_its_group_to_the_host(
-    kernel: Kernel, ground: Group, log: int
+    groups: CpuGroups, launch: dict[str, Any], group: Path, log: int
 ) -> None:
-    groups = CpuGroups(Ground(ground), INSTANCES_DIR, 4)
-    launch = _launch(groups)
-    minder._join_cpu_group(launch, 17, log)
-    group = Path(launch["cpu_group"]["directory"])
+    minder_cpu.join(launch, 17, log)
     (group / "cgroup.procs").write_text("")
     groups.remove(toy_spec(1).instance_id)
     assert not group.exists()
 
 
 def test_H08_a_group_that_a_host_removed_before_the_instance_joined_is_made_again(
-    kernel: Kernel, ground: Group, monkeypatch: pytest.MonkeyPatch, log: int
+    kernel: Kernel,
+    ground: Group,
+    launch: dict[str, Any],
+    group: Path,
+    log: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    groups, made = CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=_later), []
+    sweeping, made = CpuGroups(Ground(ground), INSTANCES_DIR, 4, now=_later), []
 
     def sweep_twice(path: str, *arguments: int) -> None:
         kernel.mkdir(path, *arguments)
         made.append(path)
         if len(made) <= 2:
-            groups.sweep()
+            sweeping.sweep()
 
     monkeypatch.setattr(os, "mkdir", sweep_twice)
-    launch = _launch(groups)
-    minder._join_cpu_group(launch, 17, log)
+    minder_cpu.join(launch, 17, log)
     assert len(made) == 3
-    assert Path(launch["cpu_group"]["directory"], "cgroup.procs").read_text() == "17"
+    assert (group / "cgroup.procs").read_text() == "17"
     assert _said(kernel) == ""
 
 
 def test_H08_a_group_that_goes_between_opening_and_writing_is_made_again(
-    kernel: Kernel, ground: Group, monkeypatch: pytest.MonkeyPatch, log: int
+    kernel: Kernel, launch: dict[str, Any], group: Path, log: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = minder._put_into
+    put = minder_cpu._put_into
     lost: list[object] = []
 
     def lose_once(group: Mapping[str, Any], pid: int) -> None:
@@ -405,49 +425,36 @@ def test_H08_a_group_that_goes_between_opening_and_writing_is_made_again(
             raise OSError(errno.ENODEV, "No such device")
         put(group, pid)
 
-    monkeypatch.setattr(minder, "_put_into", lose_once)
-    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
-    minder._join_cpu_group(launch, 17, log)
-    assert Path(launch["cpu_group"]["directory"], "cgroup.procs").read_text() == "17"
+    monkeypatch.setattr(minder_cpu, "_put_into", lose_once)
+    minder_cpu.join(launch, 17, log)
+    assert (group / "cgroup.procs").read_text() == "17"
     assert _said(kernel) == ""
 
 
-def test_H08_a_full_disk_takes_the_line_and_not_the_instance(kernel: Kernel, ground: Group) -> None:
-    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
+@pytest.mark.parametrize("log", ["/dev/full"], indirect=True)
+def test_H08_a_full_disk_takes_the_line_and_not_the_instance(
+    kernel: Kernel, launch: dict[str, Any], log: int
+) -> None:
     kernel.refuses = OSError(errno.EAGAIN, "too many groups")
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        minder._join_cpu_group(launch, 17, full)
-    finally:
-        os.close(full)
+    minder_cpu.join(launch, 17, log)
 
 
 def test_H08_an_instance_that_gets_no_group_serves_and_its_log_says_so(
-    kernel: Kernel, ground: Group, log: int
+    kernel: Kernel, launch: dict[str, Any], log: int
 ) -> None:
-    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
     kernel.refuses = OSError(errno.EAGAIN, "too many groups")
-    minder._join_cpu_group(launch, 17, log)
+    minder_cpu.join(launch, 17, log)
     assert "no share of the processors of its own: [Errno 11] too many groups" in _said(kernel)
 
 
 def test_H08_an_instance_that_ended_before_it_joined_is_no_news(
-    kernel: Kernel, ground: Group, log: int
+    kernel: Kernel, launch: dict[str, Any], log: int
 ) -> None:
-    launch = _launch(CpuGroups(Ground(ground), INSTANCES_DIR, 4))
     kernel.refuses = ProcessLookupError(errno.ESRCH, "No such process")
-    minder._join_cpu_group(launch, 17, log)
-    minder._join_cpu_group({"cpu_group": None}, 17, log)
-    minder._remove_cpu_group({"cpu_group": None})
+    minder_cpu.join(launch, 17, log)
+    minder_cpu.join({"cpu_group": None}, 17, log)
+    minder_cpu.remove({"cpu_group": None})
     assert _said(kernel) == ""
-
-
-def _launch(groups: CpuGroups) -> dict[str, Any]:
-    plan = groups.plan(toy_spec(1))
-    assert plan is not None
-    return {
-        "cpu_group": {"directory": plan.directory, "weight_file": plan.weight_file, "weight": plan.weight}
-    }
 
 
 def _said(kernel: Kernel) -> str:

@@ -10,9 +10,10 @@ from clary.domain.endpoints import Variant
 from clary.domain.failures import deployment_problem
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, InstanceStatus, LogTarget
 from clary.host import disk_watch, failures
+from clary.host.disk_growth import LATELY_S
 from clary.host.disk_limits import PART_TO_BLAME, DiskLimits, Room
 from clary.host.disk_usage import Written
-from clary.host.disk_watch import EVERY_S, EVERY_WHEN_SHORT_S, LATELY_S, PATIENCE_S, DiskWatch
+from clary.host.disk_watch import EVERY_S, EVERY_WHEN_SHORT_S, PATIENCE_S, DiskWatch
 from clary.host.records import Instance
 from clary.links.instances import State
 from clary.links.processes import ProcessIdentity

@@ -1,15 +1,12 @@
 """What an instance finds around it."""
 
-import fcntl
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clary.host import launching
 from clary.host.environments import Environment
-from clary.host.launching import TELLS_NOBODY, Launcher, _link, barred, instance_environment, rewrite_opt_ml
+from clary.host.launching import TELLS_NOBODY, Launcher, _link, instance_environment, rewrite_opt_ml, withdraw
 from clary.links import instances as files
 from clary.links.processes import ProcessIdentity
 from hosting.harness import toy_spec
@@ -52,44 +49,12 @@ def test_an_instance_finds_its_own_environment_and_nothing_of_the_server_s() -> 
     assert (found["DO_NOT_TRACK"], found["ORT_DISABLE_TELEMETRY"]) == ("0", "1")
 
 
-def test_a_directory_is_barred_unless_it_has_a_minder(tmp_path: Path) -> None:
-    with barred(tmp_path) as is_barred, (tmp_path / files.LOCK).open() as lock:
-        assert is_barred
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_what_is_withdrawn_has_nothing_to_begin_with_and_tells_who_has_begun(tmp_path: Path) -> None:
+    files.write(tmp_path, files.LAUNCH, files.Launch("m:f", {}))
+    assert withdraw(tmp_path) is None
+    assert not (tmp_path / files.LAUNCH).exists()
     files.write(tmp_path, files.PROCESS, ProcessIdentity(1, 1))
-    with barred(tmp_path) as is_barred:
-        assert not is_barred
-
-
-@pytest.mark.parametrize("begins", [True, False])
-def test_a_minder_that_has_just_got_the_lock_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
-) -> None:
-    """It begins the instance within moments, or ends. Who took it for one that never came would lose the instance."""
-    with ExitStack() as minder:
-        lock = minder.enter_context((tmp_path / "lock").open("w"))
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
-        def go_on(_: float) -> None:
-            if begins:
-                files.write(tmp_path, files.PROCESS, ProcessIdentity(1, 1))
-            else:
-                minder.close()
-
-        monkeypatch.setattr("time.sleep", go_on)
-        with barred(tmp_path) as is_barred:
-            assert is_barred is not begins
-
-
-def test_a_minder_that_never_begins_is_not_waited_for_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launching, "CLAIM_TIMEOUT_S", -1.0)
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with barred(tmp_path) as is_barred:
-            assert not is_barred
+    assert withdraw(tmp_path) == ProcessIdentity(1, 1)
 
 
 def test_a_link_that_is_right_is_left_alone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from clary.domain.instances import InstanceId, InstanceStatus
 from clary.links import frames
 from clary.links.hosts import Handler, HostClient, HostError, HostServer, HostUnavailable, Wait, handler
+from scarce_threads import refuse_threads
 
 
 def refuse(arguments: Wait) -> int:
@@ -148,16 +149,7 @@ def test_as_many_as_come_at_once_find_the_host(path: Path, monkeypatch: pytest.M
 def test_a_host_without_threads_for_a_call_hears_the_next(
     server: HostServer, client: HostClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacking = ["host-call"]
-    start = threading.Thread.start
-
-    def start_or_not(thread: threading.Thread) -> None:
-        if thread.name in lacking:
-            lacking.remove(thread.name)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    refuse_threads(monkeypatch, ["host-call"])
     with pytest.raises(HostUnavailable):
         client.call("double", Wait(1, 0), int)
     assert client.call("double", Wait(1, 0), int) == 2

@@ -18,8 +18,11 @@ from clary.domain.instances import InstanceId, ModelSource
 from clary.host.archives import Limits, Unpacked
 from clary.host.models_client import Answer, Said
 from clary.host.models_files import ModelFiles, Note
-from clary.host.models_shelf import IN_BACKGROUND, Bounds, Shelf
+from clary.host.models_loading import Bounds
+from clary.host.models_shelf import Shelf
+from clary.host.models_tasks import IN_BACKGROUND
 from clary.links.hosts import HostError
+from scarce_threads import refuse_threads
 
 ID = InstanceId("i-1")
 
@@ -195,12 +198,9 @@ def test_M03_callers_of_a_model_that_is_not_there_all_hear_so(tmp_path: Path) ->
 def test_M02_a_load_that_cannot_begin_is_begun_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     shelf = shelf_at(tmp_path, Container(), Bucket(a="1"))
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
+        refuse_threads(patched)
         assert refusal(shelf, "a") == "Busy"
     assert refusal(shelf, "a") == ""
 

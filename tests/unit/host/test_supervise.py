@@ -1,5 +1,6 @@
 """What must hold of an instance whatever else happens at the same moment."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -7,25 +8,28 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from clary.domain.instances import Failure, InstanceId
+from clary.domain.instances import Failure, InstanceId, InstanceSpec
 from clary.host.launching import Launcher
 from clary.host.models import Models
 from clary.host.records import Instance, erase
 from clary.host.service import Host
-from clary.host.supervise import Instances
+from clary.host.supervise import Instances, Watcher
+from clary.host.unpacking import Cancelled
 from clary.links import instances as files
+from clary.links import processes
 from clary.links.processes import ProcessIdentity
 from clary.telemetry.logs import LogFiles
 from clary.testing.clock import FakeClock
 from hosting.harness import toy_spec
+from scarce_threads import refuse_threads
+
+NOBODY = ProcessIdentity(1 << 30, 1)
 
 
 @pytest.fixture
@@ -75,11 +79,7 @@ def test_what_has_the_pid_of_a_minder_that_is_gone_is_left_alone(instances: Inst
 
 def test_a_start_that_got_no_thread_has_failed(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id is started once: it would be on its way for ever."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch)
     spec = toy_spec(1)
     instances.start(spec)
     status = instances.inspect([spec.instance_id])[0]
@@ -88,35 +88,43 @@ def test_a_start_that_got_no_thread_has_failed(instances: Instances, monkeypatch
     assert "try again" in status.failure.reason
 
 
-@pytest.mark.parametrize("begins", [True, False])
-def test_while_a_minder_is_waited_for_others_may_ask(
-    instances: Instances, monkeypatch: pytest.MonkeyPatch, begins: bool
-) -> None:
-    """A start has failed, but a minder has the lock: it begins the instance within moments, or ends."""
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_H08_a_start_that_is_given_up_waits_for_no_minder(instances: Instances, has_begun: bool) -> None:
+    """One may have the lock and stand still: it finds nothing to begin with, or has said who it is and is ended."""
     instances._launcher = cast(Launcher, SimpleNamespace(container_for=lambda spec: None))
     instance = known(instances, files.State("starting", 0.0))
-    seen: list[bool] = []
-    with ExitStack() as minder, ThreadPoolExecutor(1) as other:
-        lock = minder.enter_context((instance.directory / files.LOCK).open("w"))
+    files.write(instance.directory, files.LAUNCH, files.Launch("m:f", {}))
+    if has_begun:
+        files.write(instance.directory, files.PROCESS, NOBODY)
+    with (instance.directory / files.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-
-        def go_on(_: float) -> None:
-            seen.append(other.submit(instances._changed.acquire, False).result())
-            if seen[-1]:
-                other.submit(instances._changed.release).result()
-            if begins:
-                files.write(instance.directory, files.PROCESS, ProcessIdentity(1 << 30, 1))
-            else:
-                minder.close()
-
-        monkeypatch.setattr("time.sleep", go_on)
         instances._give_up(instance, Failure("StartFailed", "no minder"))
-    assert seen == [True]
     assert instance.ended.is_set()
     assert instance.state.failure is not None
     assert instance.state.failure.code == "StartFailed"
+    assert not (instance.directory / files.LAUNCH).exists()
     exit = files.read(instance.directory, files.EXIT, files.Exit)
-    assert (exit is None, instance.minder is not None) == (begins, begins)
+    assert (exit is None, instance.minder is not None) == (has_begun, has_begun)
+
+
+def test_H08_a_start_is_given_up_also_where_descriptors_are_short(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else would ever note its end. That is tried again, once nothing is in the way."""
+    instance = known(instances, files.State("starting", 0.0))
+
+    def refuse(directory: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as short:
+        short.setattr(files, "minder_of", refuse)
+        instances._give_up(instance, Failure("StartFailed", "no minder"))
+        instances.enforce()
+        assert not instance.ended.is_set()
+    instances.enforce()
+    assert instance.ended.is_set()
+    assert instance.state.failure is not None
+    assert instance.state.failure.reason == "no minder"
 
 
 def test_no_minder_begins_what_was_told_to_end_while_it_was_started(instances: Instances) -> None:
@@ -126,20 +134,71 @@ def test_no_minder_begins_what_was_told_to_end_while_it_was_started(instances: I
     assert files.read(instance.directory, files.EXIT, files.Exit) == files.Exit(instances._now(), asked=True)
 
 
-def test_a_host_starts_although_a_minder_of_the_one_before_has_to_be_waited_for(instances: Instances) -> None:
+def test_H08_what_is_told_to_end_before_it_has_a_process_may_have_one_of_the_host_before(
+    instances: Instances,
+) -> None:
+    """It was forked as that host's last act, and said who it is after this one had looked."""
+    instances._launcher = cast(Launcher, SimpleNamespace(container_for=lambda spec: None))
+    instance = known(instances, files.State("fetching", 0.0))
+    files.write(instance.directory, files.PROCESS, NOBODY)
+    instances.stop([instance.id], 0)
+    assert (instance.ended.is_set(), instance.minder) == (True, NOBODY)
+
+
+def test_what_is_told_to_end_and_has_a_process_after_all_does_not_become_ready(instances: Instances) -> None:
+    instance = known(instances, files.State("fetching", 0.0))
+    instances._watcher = cast(Watcher, SimpleNamespace(watch=instances.became_ready))
+    with subprocess.Popen(["sleep", "60"]) as child:
+        files.write(instance.directory, files.PROCESS, processes.identify(child.pid))
+        instances.stop([instance.id], 30)
+        assert child.wait(60) == -signal.SIGTERM
+    assert (instance.state.phase, instance.state.stopping) == ("stopping", True)
+
+
+def left_behind(instances: Instances, state: files.State) -> InstanceId:
+    """By an earlier host, without a minder."""
     spec = toy_spec(1)
     directory = instances._root / spec.instance_id
     directory.mkdir()
     files.write(directory, files.SPEC, spec)
-    files.write(directory, files.STATE, files.State("stopping", 0.0, stopping=True))
-    with (directory / files.LOCK).open("w") as lock:
+    files.write(directory, files.STATE, state)
+    return spec.instance_id
+
+
+@pytest.mark.parametrize("failure", [None, Failure("StartFailed", "no minder")], ids=["asked", "failed"])
+def test_what_the_host_before_was_about_to_end_has_ended(
+    instances: Instances, failure: Failure | None
+) -> None:
+    """Also where a minder has the lock, of which nobody knows whether it ever begins."""
+    state = files.State("starting", 0.0, stopping=failure is None, failure=failure)
+    id = left_behind(instances, state)
+    with (instances._root / id / files.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         instances.open(cast(Any, None))
-        instance = instances.find(InstanceId(spec.instance_id))
-        assert instance is not None
-        assert not instance.ended.is_set()
-    assert instance.ended.wait(60)
-    assert instance.state.failure is None
+    (status,) = instances.inspect([id])
+    assert (status.phase, status.failure and status.failure.code) == (
+        "exited",
+        failure and failure.code,
+    )
+
+
+def test_what_begins_again_may_be_told_to_end_before_it_has_a_process(instances: Instances) -> None:
+    """However far the host before had brought it."""
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def container_for(spec: InstanceSpec) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        raise Cancelled
+
+    instances._launcher = cast(Launcher, SimpleNamespace(container_for=container_for))
+    id = left_behind(instances, files.State("starting", 0.0))
+    instances.open(cast(Any, None))
+    assert begun.wait(60)
+    instances.stop([id], 30)
+    (status,) = instances.inspect([id])
+    goes_on.set()
+    assert (status.phase, status.failure) == ("exited", None)
 
 
 def test_what_is_erased_goes_at_once_and_may_be_erased_again(

@@ -2,15 +2,17 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from clary.domain.instances import Failure, InstanceId, InstanceSpec, LogTarget
-from clary.host import watching
+from clary.host import limits, watching
+from clary.host.engine import notes
 from clary.host.probing import Answer
 from clary.host.records import Instance
-from clary.host.watching import FAILURES_TO_BE_UNHEALTHY, Pace, PingWatcher, _Probing
+from clary.host.watching import FAILURES_TO_BE_UNHEALTHY, MemoryWatch, Pace, PingWatcher, _Probing
 from clary.links.instances import State
 from clary.links.processes import ProcessIdentity
 from clary.testing.clock import FakeClock
@@ -101,3 +103,29 @@ def test_an_end_that_could_not_be_noted_is_noted_later(
         assert noted.wait(60)
     finally:
         watcher.close()
+
+
+@pytest.mark.parametrize(
+    ("holds", "mebibytes", "ended"),
+    [(True, (65,), 0), (False, (65,), 1), (True, (65, 5), 0), (True, (35, 30), 1)],
+    ids=["the engine", "the watch", "one of two", "two together"],
+)
+def test_H04_one_alone_ends_a_container_over_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: bool, mebibytes: Sequence[int], ended: int
+) -> None:
+    """Of two that watch, chance would say which of them finds the words. It is measured either way."""
+    sizes = {pid: size << 20 for pid, size in enumerate(mebibytes, 1)}
+    monkeypatch.setattr(limits, "exact_resident_bytes", lambda minder, pid: sizes[pid])
+    measured = []
+    for pid in sizes:
+        spec = InstanceSpec(
+            InstanceId(f"i-{pid}"), "serve", "", LogTarget("1", "r", "g", "s"), memory_bytes=64 << 20
+        )
+        (tmp_path / spec.instance_id).mkdir()
+        notes.write(tmp_path / spec.instance_id, notes.Note("c", pid, 1, limits_memory=holds))
+        state, minder = State("ready", 0.0), ProcessIdentity(pid, 1)
+        measured.append((Instance(spec, tmp_path / spec.instance_id, state, minder=minder), sizes[pid]))
+    told = Told()
+    MemoryWatch(told).check([(each, limits.Usage(size, {})) for each, size in measured])
+    assert told.news == ["OutOfMemory"] * ended
+    assert [each.peak_bytes for each, _ in measured] == list(sizes.values())

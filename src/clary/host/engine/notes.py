@@ -16,7 +16,8 @@ FILE = "container.json"
 class Note:
     """`pid` is the container's first process as this machine sees it. `refused`: why the engine did not start it.
 
-    `layer`: the directory of what it writes beside its mounts, where the engine says one.
+    `layer`: the directory of what it writes beside its mounts, where the engine says one. `limits_memory`: the engine
+    holds it to its memory.
     """
 
     container: str = ""
@@ -27,6 +28,7 @@ class Note:
     refused: str = ""
     removed: bool = False  # nothing of it is left with the engine
     layer: str = ""
+    limits_memory: bool = False
 
 
 def read(directory: Path) -> Note | None:

@@ -137,7 +137,8 @@ class _Runner:
     def _look(self, id: str) -> "_First":
         found = self._engine.inspect(id)
         pid = int(found["State"]["Pid"])
-        note = Note(id, pid, _start_time(pid), layer=_layer(found))
+        limits_memory = bool(self._plan.creation.get("HostConfig", {}).get("Memory"))
+        note = Note(id, pid, _start_time(pid), layer=_layer(found), limits_memory=limits_memory)
         return _First(note, _pidfd(pid), Killings(pid))
 
     def _create(self) -> str:
@@ -177,10 +178,9 @@ class _Running:
 
     def run(self) -> int:
         self._pump.start()
-        if self._watched is None:
-            self._killed = self._killings.count()
-        else:
+        if self._watched is not None:
             uvloop.run(self._until_ended(self._watched))
+        self._killed = self._killed or self._killings.count()
         return self._end()
 
     async def _until_ended(self, watched: int) -> None:

@@ -9,11 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from clary.host.engine.containers import Containers
-from clary.host.engine.creation import INSTANCE
+from clary.host.engine.api import EngineClient
+from clary.host.engine.containers import Containers, Ready
+from clary.host.engine.creation import INSTANCE, Abilities
 from clary.host.engine.engines import Engine, Engines, NoEngine
+from clary.host.engine.images import Held
 from clary.host.engine.leftovers import Leftovers
 from clary.settings import Settings
+from engines.harness import container_spec
 
 
 class Hanging(Engines):
@@ -135,3 +138,17 @@ def test_what_belongs_to_no_instance_is_removed_and_never_by_a_name_that_may_be_
     known = Settings(data_dir=tmp_path, cache_dir=tmp_path)
     Containers(cast(Engines, engine), known, {}, lambda spec, directory: {}).sweep(lambda: {"i-2"})
     assert engine.removed == ["0123"]
+
+
+def test_a_start_is_planned_only_when_nothing_will_take_its_container_for_the_one_before(
+    engine: Answering, tmp_path: Path
+) -> None:
+    known = Settings(data_dir=tmp_path, cache_dir=tmp_path)
+    containers = Containers(cast(Engines, engine), known, {}, lambda spec, directory: {})
+    spec = container_spec(1)
+    for id in (spec.instance_id, "i-other"):
+        containers._leftovers.add(containers._name(id))
+    ready = Ready(Engine(cast(EngineClient, SimpleNamespace(path="/nowhere")), Abilities()), cast(Held, None))
+    containers.plan(spec, tmp_path, ready)
+    containers.tidy_within(60)
+    assert engine.removed == [containers._name("i-other")]
