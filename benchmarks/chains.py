@@ -107,17 +107,7 @@ def _deploy(platform: Platform, boosters: list[xgboost.Booster]) -> None:
     sagemaker = platform.client("sagemaker")
     containers = [{"Image": IMAGE, "ModelDataUrl": uri} for uri in uris]
     sagemaker.create_model(ModelName=CHAIN, ExecutionRoleArn=ROLE, Containers=containers)
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": CHAIN,
-        "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=CHAIN, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=CHAIN, EndpointConfigName=CHAIN)
-    sagemaker.get_waiter("endpoint_in_service").wait(
-        EndpointName=CHAIN, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
-    )
+    platform.serve(CHAIN)
 
 
 def _check_answers(platform: Platform, stages: list[Callable[[bytes], bytes]], bodies: list[bytes]) -> None:

@@ -134,15 +134,7 @@ def _deploy(platform: Platform, variables: dict[str, str]) -> None:
         "Environment": variables,
     }
     sagemaker.create_model(ModelName=ENDPOINT, ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": ENDPOINT,
-        "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=ENDPOINT, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName=ENDPOINT)
-    platform.wait_in_service(ENDPOINT)
+    platform.serve(ENDPOINT)
 
 
 def _requests(platform: Platform, family: Family, numbers: Iterable[int]) -> Iterator[bytes]:

@@ -56,6 +56,18 @@ class Platform(RunningServer):
         sagemaker = self.client("sagemaker")
         container = {"Image": image, "ModelDataUrl": uri, "Environment": dict(variables or {})}
         sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
+        self.serve(name, instances, wait, instance_type, **config)
+
+    def serve(
+        self,
+        name: str,
+        instances: int = 1,
+        wait: bool = True,
+        instance_type: str = "ml.m5.large",
+        **config: Any,
+    ) -> None:
+        """An endpoint called like its model, which is there."""
+        sagemaker = self.client("sagemaker")
         variant = {
             "VariantName": "AllTraffic",
             "ModelName": name,

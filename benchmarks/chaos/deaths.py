@@ -6,7 +6,6 @@ one answers meanwhile, and the replacement is counted as ready from when every g
 
 import os
 import statistics
-import threading
 import time
 from datetime import datetime
 from random import Random
@@ -17,6 +16,7 @@ import psutil
 import xgboost
 from botocore.exceptions import BotoCoreError, ClientError
 
+from benchmarks.chaos.askers import Askers
 from benchmarks.chaos.experiment import Conditions, hold, wait_until
 from benchmarks.chaos.ledger import Ledger, served_settles_at
 from benchmarks.chaos.paced import Paced
@@ -138,7 +138,7 @@ def _chain(pid: int) -> list[psutil.Process]:
     return chain
 
 
-class BotoCaller:
+class BotoCaller(Askers):
     """One thread with boto3 as everybody has it: its own retries, nothing configured."""
 
     def __init__(self, platform: Platform, endpoint: str, booster: xgboost.Booster, rows: Any) -> None:
@@ -155,19 +155,10 @@ class BotoCaller:
         self._expected = float(booster.predict(xgboost.DMatrix(rows[:1]))[0])
         self.ledger = Ledger()
         self.retries = 0
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> "BotoCaller":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join(90)
+        super().__init__([self._run])
 
     def _run(self) -> None:
-        while not self._is_over.wait(0.01):
+        while not self.is_over.wait(0.01):
             try:
                 answer = self._client.invoke_endpoint(
                     EndpointName=self._endpoint, ContentType="text/csv", Body=self._body

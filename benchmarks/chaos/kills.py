@@ -6,7 +6,8 @@ from contextlib import suppress
 from botocore.exceptions import BotoCoreError, ClientError
 
 from benchmarks.chaos.experiment import Broken, Conditions, hold, wait_until
-from benchmarks.chaos.ledger import Ledger, Load, served_settles_at
+from benchmarks.chaos.ledger import Ledger, served_settles_at
+from benchmarks.chaos.paced import Paced
 from benchmarks.chaos.pinned import PinnedLoad
 from benchmarks.chaos.remains import minders, nothing_is_left
 from benchmarks.platform import Platform, regressor
@@ -27,7 +28,7 @@ def kill_everything_but_gateways(conditions: Conditions) -> str:
     with conditions.platform() as platform:
         platform.deploy(ENDPOINT, platform.upload(booster), instances=2)
         before = _instances(platform)
-        with Load(platform, ENDPOINT, booster, rows) as load:
+        with Paced(platform, ENDPOINT, {"model": booster}, rows, connections=4) as load:
             load.until(BETWEEN)
             for name in order:
                 for one in ("control", "host", "supervisor") if name == "all" else (name,):
@@ -39,6 +40,7 @@ def kill_everything_but_gateways(conditions: Conditions) -> str:
                 wait_until_whole(platform)
                 load.until(BETWEEN)
                 _must_be_whole(load.ledger, f"after {name} was back")
+        _must_be_whole(load.ledger, "in the end")
         hold(_instances(platform) == before, f"other instances: {before} became {_instances(platform)}")
         count = served_settles_at(platform, ENDPOINT, load.ledger.asked)
         hold(count == load.ledger.asked, f"the client asked {load.ledger.asked:,}, CloudWatch says {count:,}")

@@ -1,16 +1,12 @@
-"""Load with a ledger: what a client asked, what it was answered, and what the server says it served."""
+"""The accounts of a load: what a client asked, what it was answered, and what the server says it served."""
 
 import http.client
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import numpy as np
 import psutil
-import xgboost
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -70,7 +66,6 @@ class Ledger:
     right: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def asked(self) -> int:
@@ -83,63 +78,6 @@ class Ledger:
         if self.broken:
             text += f", broken: {dict(self.broken.most_common(3))}"
         return text
-
-
-class Load:
-    """Threads that invoke one endpoint without a pause and check every single prediction."""
-
-    def __init__(
-        self, platform: Platform, endpoint: str, booster: xgboost.Booster, rows: Any, threads: int = 4
-    ) -> None:
-        self._platform, self._endpoint = platform, endpoint
-        self._bodies = [",".join(f"{value:.7g}" for value in row) for row in rows[:500]]
-        self._expected = booster.predict(xgboost.DMatrix(np.asarray(rows[:500])))
-        self.ledger = Ledger()
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)
-        ]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def until(self, more: int, timeout_s: float = 60.0) -> None:
-        """Waits until that many further requests were answered, right or wrong, or the time is over."""
-        goal, deadline = self.ledger.asked + more, time.monotonic() + timeout_s
-        while self.ledger.asked < goal and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    def _run(self, number: int) -> None:
-        connection, index = SignedConnection(self._platform), number
-        while not self._stop.is_set():
-            index = (index + 1) % len(self._bodies)
-            try:
-                status, answer = connection.invoke(self._endpoint, self._bodies[index])
-            except (OSError, http.client.HTTPException) as error:
-                with self.ledger.lock:
-                    self.ledger.broken[type(error).__name__] += 1
-                connection.close()
-                connection = SignedConnection(self._platform)
-                time.sleep(0.01)  # where nobody listens it would spin
-                continue
-            self._enter(status, answer, float(self._expected[index]))
-        connection.close()
-
-    def _enter(self, status: int, answer: bytes, expected: float) -> None:
-        with self.ledger.lock:
-            if status != 200:
-                self.ledger.wrong[f"{status} {answer[:120]!r}"] += 1
-            elif abs(float(answer) - expected) > 1e-4:
-                self.ledger.wrong["another prediction"] += 1
-            else:
-                self.ledger.right += 1
 
 
 def served(platform: Platform, endpoint: str, variant: str = "AllTraffic") -> int:

@@ -2,33 +2,35 @@
 
 One thread, one event loop, keep-alive connections with one request at a time. At a rate, a request whose time has come
 while every connection is busy waits for the first that is free; its latency counts from when it is sent. Nothing is
-ever tried twice.
+ever tried twice, and an answer that never comes breaks its connection.
 """
 
 import asyncio
 import hashlib
-import hmac
-import threading
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 import uvloop
 import xgboost
 
+from benchmarks.chaos.askers import Askers
 from benchmarks.chaos.ledger import Ledger
+from benchmarks.chaos.paced_requests import Asked, Signing
 from benchmarks.platform import Platform
+
+TIMEOUT_S = 65.0
+"""Longer than SageMaker gives an invocation: who has no answer by then gets none."""
 
 _TICK_S = 0.002
 _TOLERANCE = 1e-4
 
 
-class Paced:
+class Paced(Askers):
     """Begins with `with`. `models` maps a name to a booster whose prediction is a right answer; `by_model` counts.
 
     `endpoint` and `rate` may be changed under way; `asked_of` counts what each endpoint was asked.
@@ -50,10 +52,10 @@ class Paced:
         predictions = [model.predict(xgboost.DMatrix(chosen)) for model in models.values()]
         self._names = list(models)
         self._asked = [
-            _Asked(body, hashlib.sha256(body).hexdigest(), [float(p[index]) for p in predictions])
+            Asked(body, hashlib.sha256(body).hexdigest(), [float(p[index]) for p in predictions])
             for index, body in enumerate(bodies)
         ]
-        self._signing = _Signing(platform)
+        self._signing = Signing(platform)
         self.endpoint = endpoint
         self.asked_of: Counter[str] = Counter()
         self._port = platform.port
@@ -67,17 +69,13 @@ class Paced:
         self._paid_at = 0.0
         self._free: deque[_Connection] = deque()
         self._connections: set[_Connection] = set()
-        self._is_over = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__([self._run])
 
-    def __enter__(self) -> "Paced":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every request under way gets its answer first."""
-        self._is_over = True
-        self._thread.join(90)
+    def until(self, more: int, timeout_s: float = 60.0) -> None:
+        """Waits until that many further requests were answered, right or wrong, or the time is over."""
+        goal, deadline = self.ledger.asked + more, time.monotonic() + timeout_s
+        while self.ledger.asked < goal and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def mark(self) -> "Mark":
         return Mark(time.monotonic(), self.ledger.asked, len(self.latencies))
@@ -96,9 +94,12 @@ class Paced:
         self._paid_at = loop.time()
         for _ in range(self._count):
             self._open(loop)
-        while not (self._is_over and all(connection.asked is None for connection in self._connections)):
+        while not (
+            self.is_over.is_set() and all(connection.asked is None for connection in self._connections)
+        ):
             await asyncio.sleep(_TICK_S)
             self._pay(loop.time())
+            self._give_up_on_late_ones()
         for connection in list(self._connections):
             connection.close()
 
@@ -109,8 +110,13 @@ class Paced:
         while self._free and self._may_ask():
             self._ask(self._free.popleft())
 
+    def _give_up_on_late_ones(self) -> None:
+        limit = time.perf_counter() - TIMEOUT_S
+        for connection in [each for each in self._connections if each.is_late(limit)]:
+            connection.abort(f"no answer in {TIMEOUT_S:g} s")
+
     def _may_ask(self) -> bool:
-        return not self._is_over and (self.rate is None or self._owed >= 1.0)
+        return not self.is_over.is_set() and (self.rate is None or self._owed >= 1.0)
 
     def _ask(self, connection: "_Connection") -> None:
         asked = self._asked[self._next % len(self._asked)]
@@ -127,7 +133,7 @@ class Paced:
         else:
             self._free.append(connection)
 
-    def answered(self, asked: "_Asked", status: int, body: bytes, took_s: float) -> None:
+    def answered(self, asked: Asked, status: int, body: bytes, took_s: float) -> None:
         self.latencies.append(took_s)
         if status != 200:
             self.ledger.wrong[f"{status} {body[:120]!r}"] += 1
@@ -147,7 +153,7 @@ class Paced:
         self._connections.discard(connection)
         if connection in self._free:
             self._free.remove(connection)
-        if not self._is_over:
+        if not self.is_over.is_set():
             self._open(asyncio.get_running_loop())
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -156,7 +162,7 @@ class Paced:
         task.add_done_callback(_PENDING.discard)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
-        while not self._is_over:
+        while not self.is_over.is_set():
             try:
                 made = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
             except OSError as error:
@@ -188,28 +194,30 @@ class Stretch:
     latencies: "array[float]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    body: bytes
-    sha256: str
-    expected: Sequence[float]
-
-
 class _Connection(asyncio.Protocol):
     def __init__(self, load: Paced) -> None:
         self._load = load
         self._transport: asyncio.Transport | None = None
         self._data = b""
         self._sent = 0.0
-        self.asked: _Asked | None = None
+        self.asked: Asked | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def send(self, asked: _Asked, request: bytes) -> None:
+    def send(self, asked: Asked, request: bytes) -> None:
         self.asked, self._data, self._sent = asked, b"", time.perf_counter()
         assert self._transport is not None, "a free connection is open"
         self._transport.write(request)
+
+    def is_late(self, limit: float) -> bool:
+        return self.asked is not None and self._sent < limit
+
+    def abort(self, why: str) -> None:
+        self.asked = None
+        self._load.broke(why)
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -239,51 +247,3 @@ class _Connection(asyncio.Protocol):
             self.asked = None
             self._load.broke("closed without an answer" if error is None else type(error).__name__)
         self._load.lost(self)
-
-
-class _Signing:
-    """SigV4 of invocations; what does not change within a second is kept that long."""
-
-    def __init__(self, platform: Platform) -> None:
-        key = platform.running.key
-        self._secret, self._id = key.secret_access_key, key.access_key_id
-        self._host = f"127.0.0.1:{platform.port}"
-        self._second = 0
-        self._made: dict[tuple[str, str], bytes] = {}
-
-    def request(self, endpoint: str, asked: _Asked) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._made.clear()
-            self._begin_second(datetime.fromtimestamp(second, UTC))
-        known = (endpoint, asked.sha256)
-        request = self._made.get(known)
-        if request is None:
-            request = self._made[known] = self._sign(f"/endpoints/{endpoint}/invocations", asked)
-        return request
-
-    def _begin_second(self, now: datetime) -> None:
-        self._moment = f"{now:%Y%m%dT%H%M%SZ}"
-        day = f"{now:%Y%m%d}"
-        self._scope = f"{day}/us-east-1/sagemaker/aws4_request"
-        key = f"AWS4{self._secret}".encode()
-        for part in (day, "us-east-1", "sagemaker", "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        self._key = key
-
-    def _sign(self, path: str, asked: _Asked) -> bytes:
-        signed = "content-type;host;x-amz-date"
-        canonical = (
-            f"POST\n{path}\n\ncontent-type:text/csv\nhost:{self._host}\nx-amz-date:{self._moment}\n\n"
-            f"{signed}\n{asked.sha256}"
-        )
-        hashed = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"AWS4-HMAC-SHA256\n{self._moment}\n{self._scope}\n{hashed}"
-        signature = hmac.digest(self._key, text.encode(), "sha256").hex()
-        return (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: text/csv\r\n"
-            f"X-Amz-Date: {self._moment}\r\nContent-Length: {len(asked.body)}\r\n"
-            f"Authorization: AWS4-HMAC-SHA256 Credential={self._id}/{self._scope}, SignedHeaders={signed}, "
-            f"Signature={signature}\r\n\r\n"
-        ).encode() + asked.body

@@ -1,14 +1,15 @@
 """Load over connections whose gateway is known, each one checked by itself."""
 
 import http.client
-import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xgboost
 
+from benchmarks.chaos.askers import Askers
 from benchmarks.chaos.experiment import hold
 from benchmarks.chaos.ledger import SignedConnection, connection_to
 from benchmarks.platform import Platform
@@ -26,7 +27,7 @@ class _Client:
     wrong: list[str] = field(default_factory=list)
 
 
-class PinnedLoad:
+class PinnedLoad(Askers):
     """`each` clients a gateway. A client whose connection breaks opens another one, which must work at once."""
 
     def __init__(
@@ -35,25 +36,15 @@ class PinnedLoad:
         self._platform, self._endpoint = platform, endpoint
         self._bodies = [",".join(f"{value:.7g}" for value in row) for row in rows[:200]]
         self._expected = booster.predict(xgboost.DMatrix(np.asarray(rows[:200])))
-        self._stop = threading.Event()
         self.clients = [
             _Client(f"gateway-{number}", connection_to(platform, f"gateway-{number}"))
             for number in range(platform.settings.gateways)
             for _ in range(each)
         ]
-        self._threads = [
-            threading.Thread(target=self._run, args=(client,), daemon=True) for client in self.clients
-        ]
+        super().__init__(partial(self._run, client) for client in self.clients)
 
-    def __enter__(self) -> "PinnedLoad":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         for client in self.clients:
             client.connection.close()
 
@@ -81,7 +72,7 @@ class PinnedLoad:
 
     def _run(self, client: _Client) -> None:
         index = 0
-        while not self._stop.is_set():
+        while not self.is_over.is_set():
             index = (index + 1) % len(self._bodies)
             try:
                 status, answer = client.connection.invoke(self._endpoint, self._bodies[index])

@@ -1,4 +1,4 @@
-"""The endpoint reconciler in virtual time (tests/control/simulator.py), with many more stories than the tests tell.
+"""The endpoint reconciler in virtual time (tests/control/simulator), with many more stories than the tests tell.
 
 `CHAOS_SEEDS` is how many. The sabotage takes each of its guarantees away in turn, and every time a law must break.
 """

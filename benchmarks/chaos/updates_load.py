@@ -8,14 +8,15 @@ writes them into its records.
 import hashlib
 import math
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
+from benchmarks.chaos.askers import Askers
 from benchmarks.chaos.experiment import hold
 from benchmarks.platform import Platform
 from clary.wire.sigv4 import Credentials, sign
@@ -51,7 +52,7 @@ class Answer(NamedTuple):
     failed: bool
 
 
-class PacedLoad:
+class PacedLoad(Askers):
     """Threads that together ask `rate` times a second, or as often as the machine lets them."""
 
     def __init__(
@@ -61,20 +62,7 @@ class PacedLoad:
         self._platform, self._endpoint, self._questions = platform, endpoint, questions
         self._pause_s = threads / rate
         self._newest = [0.0] * threads  # when each thread asked what it was answered last
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(n, threads), daemon=True) for n in range(threads)
-        ]
-
-    def __enter__(self) -> "PacedLoad":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+        super().__init__(partial(self._run, number, threads) for number in range(threads))
 
     def until(self, more: int, timeout_s: float = 60.0) -> None:
         """Waits for so many more answers, and for those to all that is asked already. Raises `Broken` without them."""
@@ -87,7 +75,7 @@ class PacedLoad:
     def _run(self, first: int, step: int) -> None:
         connection = _Connection(self._platform, self._endpoint)
         number, due = first, time.monotonic() + first * self._pause_s / step
-        while not self._stop.is_set():
+        while not self.is_over.is_set():
             wait_s = due - time.monotonic()
             if wait_s > 0:
                 time.sleep(wait_s)

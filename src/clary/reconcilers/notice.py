@@ -164,10 +164,12 @@ class HttpSender:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection = self._connection(parts.scheme, parts.hostname or "", parts.port)
-        cut_off = threading.Timer(self.timeout_s, _cut_off, [connection])
+        cut_off = _CutOff(connection, self.timeout_s)
         cut_off.start()
         try:
             headers = {**request.headers, **_credentials(parts.username, parts.password)}
+            connection.connect()
+            cut_off.check()
             connection.request("POST", target, body=request.body, headers=headers)
             status = connection.getresponse().status
         except (OSError, UnicodeError, http.client.HTTPException) as error:  # no host can have some names
@@ -186,11 +188,33 @@ class HttpSender:
         return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
 
 
-def _cut_off(connection: http.client.HTTPConnection) -> None:
-    """Whoever waits for the endpoint learns that it is gone. Where nothing is connected yet, connecting ends itself."""
-    if (sock := connection.sock) is not None:
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+class _CutOff:
+    """Ends an exchange after its time: whoever waits for the endpoint learns that it is gone.
+
+    Where nothing is connected yet there is nothing to end: who has connected then has to `check`.
+    """
+
+    def __init__(self, connection: http.client.HTTPConnection, after_s: float) -> None:
+        self._connection = connection
+        self._timer = threading.Timer(after_s, self._end)
+        self._is_over = False
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def check(self) -> None:
+        """Raises `TimeoutError` when the time is over."""
+        if self._is_over:
+            raise TimeoutError("it took too long to connect")
+
+    def _end(self) -> None:
+        self._is_over = True  # before the look at the socket: one of the two sees the other's
+        if (sock := self._connection.sock) is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 def _credentials(user: str | None, password: str | None) -> dict[str, str]:

@@ -269,7 +269,12 @@ class Shelf:
         except RuntimeError as error:  # no more threads
             raise MemoryError(str(error)) from error
         self._stuck.add(name)  # until it is told
-        await done
+        try:
+            await done
+        except asyncio.CancelledError:
+            if not done.cancelled():  # told and given up in one turn of the loop
+                _abandon(outcome.pop())
+            raise
         found = outcome.pop()
         if isinstance(found, BaseException):
             raise found

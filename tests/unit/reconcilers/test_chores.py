@@ -24,11 +24,12 @@ def test_a_chore_that_fails_is_done_again_and_keeps_none_of_the_others(
     chores = Chores(Chore("failing", 0.001, fail), Chore("other", 0.001, others_ran.set))
     chores.start()
     assert failed_twice.wait(PATIENCE_S) and others_ran.wait(PATIENCE_S)
+    threads = [thread for thread in threading.enumerate() if thread.name in ("failing", "other")]
     chores.stop()
+    for thread in threads:  # `stop` itself waits a moment only
+        thread.join(PATIENCE_S)
     assert "a chore failed" in caplog.text
-    done = len(failures)
-    assert not [thread for thread in threading.enumerate() if thread.name in ("failing", "other")]
-    assert len(failures) == done
+    assert [thread.is_alive() for thread in threads] == [False, False]
 
 
 def test_one_that_is_due_at_the_start_does_not_wait_for_its_time() -> None:

@@ -1,12 +1,7 @@
-"""Control is killed after every outside call and every commit, and started again: it always converges.
+"""Control is killed after every outside call and every commit, and started again: it always converges."""
 
-The crash points are not listed anywhere: a run is repeated with the crash one call later, until it gets through.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,70 +9,14 @@ from clary.domain.deployments import CapacitySize, DeploymentPolicy
 from clary.domain.faults import Fault
 from clary.domain.routes import EndpointRoute
 from clary.drivers.fake import Plan
-from clary.store import Store, Transaction
+from control.crashing import Crash, CrashAt
 from control.harness import CRASHED, Control
 
-OUTSIDE_CALLS = {"start", "inspect", "stop", "remove", "list", "publish", "withdraw", "drain"}
 MOST_POINTS = 300
 
 HALF = CapacitySize("CAPACITY_PERCENT", 50)
 CANARY = DeploymentPolicy("CANARY", HALF, wait_s=3600.0, alarms=("errors",))
 ROLLING = DeploymentPolicy("ROLLING", HALF, wait_s=5.0, alarms=("errors",))
-
-
-class Crash(BaseException):
-    """The process is gone: nobody catches this."""
-
-
-class CrashAt:
-    """Wraps what control calls outside; the crash comes after the `at`-th call from `arm` on took effect."""
-
-    def __init__(self) -> None:
-        self.at = self.count = 0
-
-    def arm(self, at: int) -> None:
-        self.at, self.count = at, 0
-
-    def __call__(self, thing: Any) -> Any:
-        return _CrashingStore(thing, self) if isinstance(thing, Store) else _Crashing(thing, self)
-
-    def passed(self) -> None:
-        self.count += 1
-        if self.count == self.at:
-            raise Crash
-
-
-class _Crashing:
-    def __init__(self, thing: Any, point: CrashAt) -> None:
-        self._thing = thing
-        self._point = point
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._thing, name)
-        if name not in OUTSIDE_CALLS:
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = found(*args, **kwargs)
-            self._point.passed()
-            return result
-
-        return call
-
-
-class _CrashingStore:
-    def __init__(self, store: Store, point: CrashAt) -> None:
-        self._store = store
-        self._point = point
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    @contextmanager
-    def write(self, *, on_full_disk: bool = False) -> Iterator[Transaction]:
-        with self._store.write(on_full_disk=on_full_disk) as tx:
-            yield tx
-        self._point.passed()
 
 
 def create(control: Control) -> None:

@@ -7,7 +7,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -327,15 +328,24 @@ def test_L03_a_deleted_topic_takes_its_subscriptions_and_notices_along(world: Wo
         assert tx.resources.all("sns-subscription") == []
 
 
-@pytest.mark.parametrize(
-    ("status", "is_final"), [(200, None), (302, True), (404, True), (429, False), (500, False)]
-)
-def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None) -> None:
-    seen: list[tuple[str, bytes]] = []
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What an endpoint was sent."""
+
+    path: str
+    body: bytes
+    authorization: str | None
+
+
+@contextmanager
+def endpoint_answering(status: int) -> Iterator[tuple[str, list[Heard]]]:
+    """An endpoint that takes one post: its host and port, and what it heard once this has ended."""
+    heard: list[Heard] = []
 
     class Endpoint(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            seen.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            heard.append(Heard(self.path, body, self.headers["Authorization"]))
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -344,28 +354,35 @@ def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        thread = threading.Thread(target=server.handle_request)
+        thread = threading.Thread(target=server.handle_request, daemon=True)
         thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/hook?a=b"
+        yield f"127.0.0.1:{server.server_port}", heard
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"), [(200, None), (302, True), (404, True), (429, False), (500, False)]
+)
+def test_L03_what_an_endpoint_answers_decides(status: int, is_final: bool | None) -> None:
+    with endpoint_answering(status) as (host, heard):
+        url = f"http://{host}/hook?a=b"
         if is_final is None:
             HttpSender(PATIENCE_S)(url, Post({}, b"body"))
         else:
             with pytest.raises(Undelivered, match=str(status)) as caught:
                 HttpSender(PATIENCE_S)(url, Post({}, b"body"))
             assert caught.value.is_final is is_final
-        thread.join()
-    assert seen == [("/hook?a=b", b"body")]
+    assert heard == [Heard("/hook?a=b", b"body", None)]
     with pytest.raises(Undelivered):
         HttpSender(PATIENCE_S)(url, Post({}, b"nobody is there"))
 
 
 def test_L03_an_endpoint_that_answers_a_byte_at_a_time_is_cut_off() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
 
         def trickle() -> None:
-            connection, _ = listener.accept()
-            with connection, suppress(OSError):
-                connection.sendall(b"x")
+            with suppress(OSError), listener.accept()[0] as connection:
                 while True:
                     connection.sendall(b"x")
                     time.sleep(0.05)
@@ -377,6 +394,21 @@ def test_L03_an_endpoint_that_answers_a_byte_at_a_time_is_cut_off() -> None:
         thread.join()
 
 
+def test_L03_an_endpoint_that_is_reached_too_late_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AtOnce(threading.Timer):
+        """Its time is over before there is a connection to cut."""
+
+        def start(self) -> None:
+            self.function(*self.args, **self.kwargs)
+
+    monkeypatch.setattr(threading, "Timer", AtOnce)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(Undelivered, match="too long"),
+    ):
+        HttpSender(PATIENCE_S)(f"http://127.0.0.1:{listener.getsockname()[1]}/", Post({}, b""))
+
+
 def test_L03_a_name_that_no_host_can_have_is_given_up_like_others() -> None:
     for url in ("http://a..b/", f"http://{'a' * 64}.example/"):
         with pytest.raises(Undelivered):
@@ -384,23 +416,9 @@ def test_L03_a_name_that_no_host_can_have_is_given_up_like_others() -> None:
 
 
 def test_L03_an_endpoint_s_credentials_are_sent() -> None:
-    seen: list[str | None] = []
-
-    class Endpoint(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append(self.headers["Authorization"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        HttpSender(PATIENCE_S)(f"http://me:s%40e@127.0.0.1:{server.server_port}", Post({}, b""))
-        thread.join()
-    assert seen == ["Basic bWU6c0Bl"]
+    with endpoint_answering(200) as (host, heard):
+        HttpSender(PATIENCE_S)(f"http://me:s%40e@{host}", Post({}, b""))
+    assert [each.authorization for each in heard] == ["Basic bWU6c0Bl"]
 
 
 def test_L03_binary_attributes_travel_as_base64(world: World) -> None:

@@ -137,8 +137,6 @@ def test_stopping_finishes_what_is_under_way(control: Control) -> None:
 def test_a_change_at_the_driver_wakes_its_endpoint(control: Control) -> None:
     control.model()
     control.config()
-    control.runner.start()
-    control.endpoint()
     routed = threading.Event()
     published = control.routing.publish
 
@@ -147,7 +145,9 @@ def test_a_change_at_the_driver_wakes_its_endpoint(control: Control) -> None:
         routed.set()
 
     control.routing.publish = publish  # type: ignore[method-assign]
-    wait_for_service(control, routed)
+    control.runner.start()
+    control.endpoint()
+    assert routed.wait(LONG_S)
     (first,) = control.routing.targets("e")
     routed.clear()
     control.driver.end(first)
@@ -156,8 +156,3 @@ def test_a_change_at_the_driver_wakes_its_endpoint(control: Control) -> None:
         routed.clear()
     control.runner.stop()
     assert set(control.routing.targets("e")) == set(control.held)
-
-
-def wait_for_service(control: Control, routed: threading.Event) -> None:
-    if not control.routing.routes:
-        assert routed.wait(LONG_S)

@@ -1,56 +1,12 @@
 """Control is killed after every commit and every call of the reconciler of scalable targets, and started again."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from clary.store import Store, Transaction
+from control.crashing import Crash, CrashAt
 from control.scaling_world import ScalingWorld
 
 MOST_POINTS = 60
-
-
-class Crash(BaseException):
-    """The process is gone: nobody catches this."""
-
-
-class CrashAt:
-    """Wraps the store and the caller; the crash comes after the `at`-th commit or call took effect."""
-
-    def __init__(self, at: int) -> None:
-        self.at, self.count = at, 0
-
-    def __call__(self, thing: Any) -> Any:
-        return _CrashingStore(thing, self) if isinstance(thing, Store) else self._crashing(thing)
-
-    def passed(self) -> None:
-        self.count += 1
-        if self.count == self.at:
-            raise Crash
-
-    def _crashing(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def crashing(*args: Any, **kwargs: Any) -> Any:
-            result = call(*args, **kwargs)
-            self.passed()
-            return result
-
-        return crashing
-
-
-class _CrashingStore:
-    def __init__(self, store: Store, point: CrashAt) -> None:
-        self._store, self._point = store, point
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    @contextmanager
-    def write(self, *, on_full_disk: bool = False) -> Iterator[Transaction]:
-        with self._store.write(on_full_disk=on_full_disk) as tx:
-            yield tx
-        self._point.passed()
 
 
 def story(world: ScalingWorld) -> None:

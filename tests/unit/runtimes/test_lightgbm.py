@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asked_in_framework import ask_in_framework
 from clary.runtimes.contract import BadRequest, NotAcceptable, UnsupportedMediaType
 from clary.runtimes.frameworks.lightgbm.answers import Answers
 from clary.runtimes.frameworks.lightgbm.payloads import reader_for
 from framework_environments import python_of
 
 TESTS = Path(__file__).parents[2]
-MODULE = "clary.runtimes.frameworks.lightgbm.model"
 NAN = float("nan")
 
 
@@ -111,19 +111,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_runtime(model: Path, requests: list[list[str | None]]) -> tuple[dict[str, Any], str]:
-    """What the runtime does with a model, in the environment that Clary builds, and what it logs."""
-    done = subprocess.run(
-        [python_of("lightgbm"), TESTS / "in_framework.py", MODULE, model, json.dumps(requests)],
-        env={"PYTHONPATH": str(TESTS.parent / "src"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found, done.stderr
-
-
 @pytest.mark.parametrize(
     "name", ["regression", "forest", "binary", "multiclass", "pickled", "classifier", "stopped"]
 )
@@ -132,7 +119,7 @@ def test_H06_every_kind_of_booster_predicts_what_lightgbm_does_in_every_bit(made
     rows = told["rows"]
     requests: list[list[str | None]] = [[json.dumps(rows), "application/json", "application/json"]]
     requests += [[json.dumps(row), "application/json", "application/json"] for row in rows[:5]]
-    found, log = in_runtime(made / name, requests)
+    found, log = ask_in_framework("lightgbm", made / name, requests)
     for answers in (found["alone"], found["together"]):
         scores = [[each["score"] for each in json.loads(body)["predictions"]] for _, _, body in answers]
         assert scores == [told["scores"][name], *([score] for score in told["scores"][name][:5])]
@@ -142,7 +129,9 @@ def test_H06_every_kind_of_booster_predicts_what_lightgbm_does_in_every_bit(made
 def test_H06_a_pickled_classifier_knows_its_labels(made: Path) -> None:
     told = json.loads((made / "expected.json").read_text())
     body = json.dumps(told["rows"])
-    found, _ = in_runtime(made / "classifier", [[body, "application/json", "application/json;verbose"]])
+    found, _ = ask_in_framework(
+        "lightgbm", made / "classifier", [[body, "application/json", "application/json;verbose"]]
+    )
     answer = json.loads(found["alone"][0][2])
     assert answer["labels"] == ["high", "low", "mid"]
     assert answer["predicted_label"] == told["labels"]

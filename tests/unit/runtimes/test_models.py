@@ -2,7 +2,10 @@
 
 import asyncio
 import errno
+import gc
 import json
+import os
+import statistics
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -174,6 +177,32 @@ def test_M02_a_load_that_hangs_is_given_up_and_not_begun_beside_itself(
     on_server(tmp_path, story)
 
 
+def test_M02_a_load_that_comes_in_the_moment_it_is_given_up_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scripted:
+        limits = Limits(100)
+        pids = (1, 2)
+
+    ended: list[int] = []
+    monkeypatch.setattr(
+        threading.Thread, "start", threading.Thread.run
+    )  # its outcome is told in the next turn
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(pid))
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, 0))
+
+    async def story(server: Server) -> None:
+        loading = asyncio.ensure_future(server.shelf._on_a_thread("m", lambda: (Scripted(), 0)))  # type: ignore[arg-type,return-value]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        assert ended == [1, 2]
+
+    on_server(tmp_path, story)
+
+
 def test_M02_what_is_asked_wrongly_is_refused_in_words(tmp_path: Path) -> None:
     async def story(server: Server) -> None:
         assert (await server.put("bad")) == (500, "model did not load: it is bad")
@@ -248,16 +277,21 @@ def test_M02_memory_of_unloaded_models_comes_back(tmp_path: Path) -> None:
     async def run() -> None:
         shelf = Shelf(asyncio.get_running_loop(), load_xgboost, {}, 1, Memory(1 << 40))
 
+        measured: list[int] = []
+
         async def in_and_out(times: int) -> None:
             for _ in range(times):
                 assert (await shelf.load("m", str(tmp_path))).status == 200
-                assert shelf.loaded["m"].memory_bytes > each // 2
+                measured.append(shelf.loaded["m"].memory_bytes)
                 assert (await shelf.unload("m")).status == 200
 
+        gc.collect()  # what other tests left is not to go in the middle of a measurement
         await in_and_out(5)  # whatever is made once
         before = models_memory.allocated_bytes()
         await in_and_out(40)
         assert models_memory.allocated_bytes() - before < 5 * each
+        # Of them all: the thread of the load before may give up its own things in the middle of any one.
+        assert statistics.median(measured) > each // 2
         shelf.close()
 
     asyncio.run(run())
@@ -278,6 +312,7 @@ def test_the_lines_that_name_the_model_are_told_from_the_rest() -> None:
 
 def test_memory_is_measured_over_a_load_and_shared_by_size_when_loads_overlap() -> None:
     memory = Memory(1 << 40)
+    gc.collect()  # what other tests left is not to go meanwhile
     with memory.measuring(10) as alone:
         kept = [b"x" * (32 << 20)]
     assert abs(alone.bytes - (32 << 20)) < 1 << 20

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asked_in_framework import ask_in_framework
 from clary.runtimes.contract import BadRequest, NotAcceptable, UnsupportedMediaType
 from clary.runtimes.frameworks.onnx import payloads
 from clary.runtimes.frameworks.onnx.answers import answer, kind_for
 from clary.runtimes.frameworks.onnx.inputs import Input
 from clary.runtimes.frameworks.onnx.joining import Arrays, Joiner
 from clary.runtimes.frameworks.onnx.payloads import Asked, check_outputs, fitted, reader_for
-from framework_environments import python_of
 
 KEPT = Path(__file__).parents[2] / "golden" / "onnx"
-RUNNER = Path(__file__).parents[2] / "in_framework.py"
-SOURCES = Path(__file__).parents[3] / "src"
-MODULE = "clary.runtimes.frameworks.onnx.model"
 EXPECTED: dict[str, Any] = json.loads((KEPT / "expected.json").read_text())
 
 HUGE = (
@@ -269,17 +265,9 @@ def test_a_request_that_fails_spoils_no_other() -> None:
 
 
 def in_runtime(graph: str, folder: Path, requests: list[list[str | None]]) -> tuple[dict[str, Any], str]:
-    """What the runtime does with a kept graph, in the environment that Clary builds, and what it logs."""
+    """What the runtime does with a kept graph, and what it logs."""
     shutil.copy(KEPT / f"{graph}.onnx", folder / "any-name.onnx")
-    done = subprocess.run(
-        [python_of("onnx"), RUNNER, MODULE, folder, json.dumps(requests)],
-        env={"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found, done.stderr
+    return ask_in_framework("onnx", folder, requests)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,11 @@ def rows_of(seed: int, count: int, features: int) -> np.ndarray[Any, Any]:
     return rows
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.integers(0, len(OBJECTIVES) - 1),
     st.integers(0, 10_000),
@@ -349,4 +353,4 @@ def test_the_library_is_used_from_several_threads_at_once(trained: list[Trained]
     rows = rows_of(9, 40_000, features)
     expected = booster.predict(xgboost.DMatrix(rows)).tolist()
     values: array[float] = array("f", rows.ravel().tolist())
-    assert same(model._forest.predict(values, len(rows)), expected)
+    assert same(model._forest.predict(values), expected)

@@ -70,7 +70,11 @@ def test_H01_tags_that_cannot_be_are_refused(control: Control) -> None:
             control.call("AddTags", ResourceArn=f"{BASE}:model/m", Tags=wanted)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.one_of(st.text(max_size=40), st.binary(max_size=40).map(lambda b: base64.b64encode(b).decode())))
 def test_H01_a_made_up_token_is_refused(control: Control, token: str) -> None:
     for operation in ("ListModels", "ListEndpoints"):

@@ -10,7 +10,6 @@ import importlib
 import logging
 from array import array
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from clary.runtimes.frameworks.lightgbm.artefacts import Found, model_path, read
 from clary.runtimes.frameworks.lightgbm.library import Booster, LightGBMError
 from clary.runtimes.handler import Defaults, find_script
 from clary.runtimes.scripts import LARGEST_PAYLOAD_BYTES, serve_script
+from clary.runtimes.slices import Slices
 from clary.runtimes.workers import ScriptedModel
 
 ROWS_A_THREAD = 2048
@@ -68,18 +68,13 @@ class Rows:
 
     def __init__(self, booster: Booster, threads: int) -> None:
         self._booster = booster
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows") if threads > 1 else None
+        self._slices = Slices(threads, ROWS_A_THREAD)
         self.features = booster.features
         self.outputs = booster.outputs
 
     def predict(self, values: "array[float]") -> list[float]:
         """Scores of all rows, `outputs` of them a row. Raises `LightGBMError`."""
-        rows = len(values) // self.features
-        if self._pool is None or rows < 2 * ROWS_A_THREAD:
-            return self._predict(values)
-        size = ROWS_A_THREAD * self.features
-        slices = [values[start : start + size] for start in range(0, len(values), size)]
-        return [score for part in self._pool.map(self._predict, slices) for score in part]
+        return self._slices.predict(self._predict, values, self.features)
 
     def _predict(self, values: "array[float]") -> list[float]:
         return self._booster.predict(values, len(values) // self.features)

@@ -15,7 +15,6 @@ import logging
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from clary.runtimes.frameworks.xgboost.artefacts import read_models
 from clary.runtimes.frameworks.xgboost.library import Booster, XGBoostError
 from clary.runtimes.frameworks.xgboost.payloads import Reader, reader_for
 from clary.runtimes.frameworks.xgboost.selections import Score, Selection, select
+from clary.runtimes.slices import Slices
 
 DEFAULT_PAYLOAD_BYTES = 6_291_456
 ROWS_A_THREAD = 4096
@@ -77,18 +77,14 @@ class Forest:
 
     def __init__(self, boosters: Sequence[Booster], threads: int) -> None:
         self._boosters = boosters
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows") if threads > 1 else None
+        self._slices = Slices(threads, ROWS_A_THREAD)
         self.features = boosters[0].features
         self.outputs = boosters[0].outputs
         self._votes = boosters[0].objective in _VOTED
 
-    def predict(self, values: "array[float]", rows: int) -> list[float]:
+    def predict(self, values: "array[float]") -> list[float]:
         """Scores of all rows, `outputs` of them a row. Raises `XGBoostError`."""
-        if self._pool is None or rows < 2 * ROWS_A_THREAD:
-            return self._predict(values)
-        size = ROWS_A_THREAD * self.features
-        slices = [values[start : start + size] for start in range(0, len(values), size)]
-        return [score for part in self._pool.map(self._predict, slices) for score in part]
+        return self._slices.predict(self._predict, values, self.features)
 
     def _predict(self, values: "array[float]") -> list[float]:
         rows = len(values) // self.features
@@ -141,7 +137,7 @@ class XGBoostModel:
         if values and np.isinf(np.frombuffer(values, dtype=np.float32)).any():
             self._refuse_infinite(values, outcomes, ends)
         try:
-            scores = self._forest.predict(values, len(values) // self._forest.features) if values else []
+            scores = self._forest.predict(values) if values else []
         except XGBoostError as error:
             if len(batch) > 1:
                 return [self.predict([request])[0] for request in batch]
