@@ -26,7 +26,7 @@ from hosting.harness import toy_spec
 
 PROGRAM = Path(__file__).parent / "program.py"
 IMAGE = "my-model:latest"
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 _LAZY = "encodings.idna,encodings.latin_1,encodings.utf_8_sig,email.parser,http.client"
 
 
