@@ -39,7 +39,9 @@ class Launched:
             return self.stdout.read(), self._stderr.read()
 
     def _has_ended(self, timeout_s: float) -> bool:
-        return bool(select.select([self._ended], [], [], timeout_s)[0])
+        poll = select.poll()  # unlike select, without a highest descriptor
+        poll.register(self._ended, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
 
 class Zygote:

@@ -38,7 +38,7 @@ async def main(module: str, story: dict[str, Any]) -> dict[str, Any]:
     if story.get("bad"):
         refused = await shelf.load("bad", story["bad"])
         found["bad"] = [refused.status, refused.body.decode()]
-    found["children"] = _children()
+    found["children"] = await _left(loop)
     shelf.close()
     return found
 
@@ -56,6 +56,14 @@ async def _ask(loop: asyncio.AbstractEventLoop, shelf: Shelf, story: dict[str, A
     request = InvocationRequest(InvocationHead(story["kind"], None, "", ()), story["body"].encode())
     shelf.loaded["m"].submit([request], lambda answers: answered.set_result(answers[0]))
     return (await asyncio.wait_for(answered, 60)).body.decode()
+
+
+async def _left(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """The processes that do not end: what is unloaded may take a moment to be gone."""
+    deadline = loop.time() + 60
+    while (left := _children()) and loop.time() < deadline:  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(0.02)
+    return left
 
 
 def _children() -> list[str]:

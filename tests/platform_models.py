@@ -5,21 +5,20 @@ import os
 import tarfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 import xgboost
 
+from clary.links import instances, processes
 from clary.testing.server import RunningServer
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
 SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 ROLE = "arn:aws:iam::123456789012:role/SageMakerExecutionRole"
 BUCKET = "models"
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 T = TypeVar("T")
 
@@ -136,11 +135,11 @@ def processes_of(server: RunningServer) -> list[int]:
 
 
 def minder_of(server: RunningServer, id_: str = "i-") -> int:
-    """The minder of the instance whose id begins so: of its processes the one that works in its directory first."""
-    for pid in processes_of(server):
-        with suppress(OSError):  # one that has ended meanwhile
-            if Path(f"/proc/{pid}/cwd").readlink().name.startswith(id_):
-                return pid
+    """The minder of the instance whose id begins so."""
+    for directory in server.settings.instances_dir.glob(f"{id_}*"):
+        minder = instances.minder_of(directory)
+        if minder is not None and processes.is_alive(minder):
+            return minder.pid
     raise AssertionError(f"no instance {id_} runs")
 
 

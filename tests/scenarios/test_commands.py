@@ -136,7 +136,7 @@ def test_L01_L02_metrics_and_logs_of_an_endpoint_are_read_through_the_aws_apis(s
     assert events["events"]
 
     def refusals() -> int:
-        return len(logs.filter_log_events(logGroupName=group, filterPattern="415")["events"])
+        return len(logs.filter_log_events(logGroupName=group, filterPattern='"refused: 415"')["events"])
 
     eventually(lambda: refusals() >= 3, "the refusals in the log")
     assert refusals() == 3

@@ -10,7 +10,6 @@ from types import MappingProxyType
 import pytest
 from botocore.exceptions import ClientError
 
-from clary.gateway.door import ask_state
 from clary.wire.sigv4 import Identity, sign
 from scenarios.gateway_world import REGION, Behaviour, Container, Seen, World, answering, eventually, world
 
@@ -216,7 +215,7 @@ def test_Z04_the_gateway_holds_little_of_what_the_other_side_does_not_take(
         sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         send_all(sock)
 
-    before = ask_state(gateway.settings.gateway_socket(0)).memory_bytes
+    before = gateway.state().memory_bytes
     with _connect(gateway) as sock:
         if direction == "up":
             control.raw = take_all
@@ -228,7 +227,7 @@ def test_Z04_the_gateway_holds_little_of_what_the_other_side_does_not_take(
             control.raw = download
             sock.sendall(_signed_head(gateway, "GET", "/bucket/key", {}, sha256(b"").hexdigest()))
         assert stuck.wait(60)
-        assert ask_state(gateway.settings.gateway_socket(0)).memory_bytes - before < 16 << 20
+        assert gateway.state().memory_bytes - before < 16 << 20
         let_go.set()
         if direction == "up":
             sender.join(60)

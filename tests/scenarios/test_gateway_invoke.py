@@ -13,7 +13,6 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from clary.domain.routes import EndpointRoute, VariantRoute
-from clary.gateway.door import ask_state
 from clary.wire.sigv4 import sign
 from scenarios.gateway_world import (
     ACCOUNT,
@@ -132,7 +131,7 @@ def test_H05_variants_share_by_weight_and_can_be_named(gateway: World, client: A
         for name, weight in (("Big", 3.0), ("Small", 1.0), ("Dark", 0.0))
     )
     gateway.hub.publish(EndpointRoute(key("shared"), "shared", "u", 1, variants))
-    answers = [client.invoke_endpoint(EndpointName="shared", Body=b"") for _ in range(80)]
+    answers = [client.invoke_endpoint(EndpointName="shared", Body=b"") for _ in range(200)]
     invoked = [answer["InvokedProductionVariant"] for answer in answers]
     assert {answer["Body"].read().decode() for answer in answers} == {"Big", "Small"}
     assert invoked.count("Big") > invoked.count("Small") > 0
@@ -297,7 +296,7 @@ def test_H05_a_broken_connection_is_repeated_elsewhere_for_built_in_handlers(
 ) -> None:
     broken = gateway.container(break_without_answer)
     name = gateway.endpoint(broken, gateway.container(answering(b"alive")))
-    for _ in range(20):
+    for _ in range(50):
         assert client.invoke_endpoint(EndpointName=name, Body=b"")["Body"].read() == b"alive"
     assert broken.seen, "it was tried first some of the time"
 
@@ -488,17 +487,21 @@ def test_H05_an_answer_that_breaks_while_it_is_passed_on_has_ended_once(
     """Counted twice, the instance would look less than idle: to its drain never empty, to the others always best."""
     long = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 600_000
     name = gateway.endpoint(gateway.container(sending(long)))
-    body = getattr(client, operation)(EndpointName=name, Body=b"")["Body"]
-    with closing(body), pytest.raises((BotoCoreError, ClientError)):
+    ask = getattr(client, operation)
+    # All inside: where it breaks at once, not even the head of the answer arrives.
+    with (
+        pytest.raises((BotoCoreError, ClientError)),
+        closing(ask(EndpointName=name, Body=b"")["Body"]) as body,
+    ):
         for _ in body:
             pass
-    assert ask_state(gateway.settings.gateway_socket(0)).outstanding == 0
+    assert gateway.state().outstanding == 0
 
 
 def test_L02_every_invocation_is_counted(tmp_path: Path) -> None:
-    batches: list[Any] = []
+    batches: dict[int, Any] = {}  # one that is not taken at once is offered again: control takes none twice
     with world(tmp_path, telemetry_interval_s=0.05) as gateway:
-        gateway.hub._on_metrics = batches.append
+        gateway.hub._on_metrics = lambda batch: batches.setdefault(batch.sequence, batch)
         client = gateway.client()
         name = gateway.endpoint(gateway.container())
         bad = gateway.endpoint(gateway.container(answering(b"", status="500 No")))
@@ -509,7 +512,7 @@ def test_L02_every_invocation_is_counted(tmp_path: Path) -> None:
         def total(endpoint: str, metric: str) -> tuple[float, float]:
             points = [
                 p
-                for b in batches
+                for b in list(batches.values())
                 for p in b.points
                 if p.name == metric and ("EndpointName", endpoint) in p.dimensions
             ]
@@ -523,5 +526,4 @@ def test_L02_every_invocation_is_counted(tmp_path: Path) -> None:
         count, microseconds = total(name, "ModelLatency")
         assert count == 3
         assert microseconds > 0
-        sequences = [batch.sequence for batch in batches]
-        assert sequences == sorted(sequences)
+        assert list(batches) == sorted(batches)

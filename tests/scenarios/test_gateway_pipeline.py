@@ -10,7 +10,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from clary.domain.instances import InstanceId
-from clary.gateway.door import ask_state
 from clary.gateway.pipeline import SMALL_REQUEST
 from scenarios.gateway_world import Behaviour, Seen, World, answering, eventually, key, world
 
@@ -185,8 +184,7 @@ def test_H05_a_target_is_drained_when_its_group_is_answered(gateway: World, clie
     name = gateway.endpoint(container, pipelines=True)
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(invoke, client, name, b"%d" % n) for n in range(3)]
-        door = gateway.settings.gateway_socket(0)
-        eventually(lambda: ask_state(door).outstanding == 3)
+        eventually(lambda: gateway.state().outstanding == 3)
         gateway.hub.withdraw(key(name))
         assert gateway.hub.drain([instance], 0.2) == {instance}
         let_go.set()

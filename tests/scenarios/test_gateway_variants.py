@@ -148,14 +148,14 @@ def test_D02_D07_a_canary_has_its_share_and_its_own_series(pair: World) -> None:
         assert {answer["InvokedProductionVariant"] for answer in answers} == {"A"}
         return Counter(answer["Body"].read() for answer in answers)
 
-    drawn, named = bodies(120), bodies(120, TargetVariant="A")
+    drawn, named = bodies(160), bodies(160, TargetVariant="A")
     assert drawn[b"blue"] > drawn[b"green"] > 0
     assert named[b"blue"] > named[b"green"] > 0
     mine = {"EndpointName": "Canary", "VariantName": "A"}
-    eventually(lambda: total(pair, "Invocations", **mine) == 240)
+    eventually(lambda: total(pair, "Invocations", **mine) == 320)
     only_green = drawn[b"green"] + named[b"green"]
     assert total(pair, "Invocations", **mine, EndpointConfigName="new") == only_green
-    assert total(pair, "InvocationsPerInstance", **mine) == pytest.approx(120)
+    assert total(pair, "InvocationsPerInstance", **mine) == pytest.approx(160)
     assert total(pair, "InvocationsPerInstance", **mine, EndpointConfigName="new") == only_green
     green.close()  # killed: what it would have got is answered by the other fleet
     assert bodies(60) == {b"blue": 60}

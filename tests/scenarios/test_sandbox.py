@@ -11,6 +11,7 @@ from platform_models import (
     IMAGE,
     ROLE,
     booster_archive,
+    eventually,
     invoke,
     predictions,
     regressor,
@@ -36,7 +37,7 @@ def test_H08_an_endpoint_of_an_isolated_model_answers(server: RunningServer) -> 
     sagemaker.create_endpoint(EndpointName="isolated", EndpointConfigName="isolated")
     wait_for_status(server, "isolated", "InService")
     assert invoke(server, "isolated", features) == pytest.approx(predictions(booster, features), rel=1e-6)
-    assert "rung 1" in server.up_log.read_text()
+    eventually(lambda: "rung 1" in server.up_log.read_text(), "the start to say so")
 
 
 def test_H08_on_rung_0_isolation_is_refused_by_name_and_the_start_says_what_rung_0_is(place: Path) -> None:
@@ -51,4 +52,4 @@ def test_H08_on_rung_0_isolation_is_refused_by_name_and_the_start_says_what_rung
             "EnableNetworkIsolation is not supported by this server: it needs sandbox rung 1"
             in error["Message"]
         )
-        assert "no security boundary" in server.up_log.read_text()
+        eventually(lambda: "no security boundary" in server.up_log.read_text(), "the start to say so")

@@ -100,7 +100,7 @@ def test_H11_H12_H13_an_a_b_test_of_two_frameworks_and_its_shares_live(server: R
 
     count = 600
     served = shoot(count)
-    assert abs(served["B"] - count * 0.1) <= 5 * math.sqrt(count * 0.1 * 0.9), served
+    assert abs(served["B"] - count * 0.1) <= 7.5 * math.sqrt(count * 0.1 * 0.9), served
     assert shoot(20, TargetVariant="B") == {"B": 20}
 
     first = instances_of(server, "ab", "B")

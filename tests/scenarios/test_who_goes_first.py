@@ -13,7 +13,8 @@ def test_control_gives_way_to_gateways_and_instances(server: RunningServer) -> N
     control, gateway = server.process("control"), server.process("gateway-0")
     assert control is not None
     assert gateway is not None
-    assert psutil.Process(control.pid).nice() > psutil.Process(gateway.pid).nice() == 0
+    ours = psutil.Process().nice()  # the whole suite may have been told to give way
+    assert psutil.Process(control.pid).nice() > psutil.Process(gateway.pid).nice() == ours
     assert _session_nice(control) in ("", "5")
     assert _session_nice(gateway) in ("", "0")
 
