@@ -11,6 +11,7 @@ import ctypes
 import errno
 import io
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ import pytest
 _OPENS_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "posix_fallocate", "ftruncate")
 _BY_PATH = {"rename": 1, "replace": 1, "link": 1, "symlink": 1, "mkdir": 0}  # where the new name stands
+_PAGE = 4096
+_NAMES = ("rename", "replace", "link")
 _OFFSET, _SIZE = ctypes.c_int64, ctypes.c_size_t
 _IN_SQLITE = {
     "write": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, _SIZE),
@@ -41,6 +44,7 @@ class Attempt:
     at: int
     lasting: bool
     in_place: bool = False
+    given_back: int = 0  # bytes
     writes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -61,8 +65,9 @@ class FailingDisk:
     def full_at(self, at: int, *, lasting: bool, in_place: bool = False) -> Iterator[Attempt]:
         """Inside, the write numbered `at` (from 1) fails with ENOSPC; `lasting`: and all that follow.
 
-        `in_place`: SQLite may write over what the file has blocks for, what was written reaches the disk, and nothing
-        is said to be free.
+        `in_place`: what a file has blocks for may be written over, a file that is there may get another name in a
+        directory that is there, what was written reaches the disk, and nothing is said to be free. What Python removes
+        gives its blocks to whoever writes next.
         """
         self._attempt = attempt = Attempt(at, lasting, in_place)
         try:
@@ -86,8 +91,26 @@ class FailingDisk:
             attempt.failed.append(attempt.writes[-1])
             return True
 
+    def fits(self, end: int, has: int, path: str) -> bool:
+        """In place: whether a write up to `end` finds room, in its file's own blocks or in what was given back."""
+        with self._lock:
+            attempt = self._attempt
+            if attempt is None or not attempt.in_place:
+                return False
+            if end <= has or not path.startswith(self._root):
+                return True
+            if end - has > attempt.given_back:
+                return False
+            attempt.given_back -= end - has
+            return True
+
+    def give_back(self, path: str, size: int) -> None:
+        with self._lock:
+            if self._attempt is not None and path.startswith(self._root):
+                self._attempt.given_back += size
+
     def check(self, what: str, path: str) -> None:
-        if self.is_in_place and what in ("fsync", "fdatasync"):
+        if self.is_in_place and (what in ("fsync", "fdatasync") or what in _NAMES):
             return
         if self.must_fail(what, path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
@@ -105,7 +128,7 @@ def installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDi
 
 def _catch_python(disk: FailingDisk, patched: pytest.MonkeyPatch) -> None:
     for name in _BY_DESCRIPTOR:
-        patched.setattr(os, name, _checking(disk, name, getattr(os, name), lambda args: _path_of(args[0])))
+        patched.setattr(os, name, _in_place(disk, name, getattr(os, name)))
     for name, place in _BY_PATH.items():
         patched.setattr(os, name, _checking(disk, name, getattr(os, name), _argument(place)))
     patched.setattr(
@@ -113,12 +136,21 @@ def _catch_python(disk: FailingDisk, patched: pytest.MonkeyPatch) -> None:
         "copy_file_range",
         _checking(disk, "copy_file_range", os.copy_file_range, lambda args: _path_of(args[1])),
     )
+    removes = os.unlink
+
+    def unlink(path: Any, *args: Any, **more: Any) -> None:
+        found = os.lstat(path) if disk.is_in_place and not more else None
+        removes(path, *args, **more)
+        if found is not None and found.st_nlink == 1:
+            disk.give_back(_absolute(path), found.st_blocks * 512)
+
+    patched.setattr(os, "unlink", unlink)
     asks = os.statvfs
     patched.setattr(os, "statvfs", lambda path: _Full() if disk.is_in_place else asks(path))
     opens = os.open
 
     def open_descriptor(path: Any, flags: int, *args: Any, **more: Any) -> int:
-        if flags & _OPENS_FOR_WRITING:
+        if flags & _OPENS_FOR_WRITING and not (disk.is_in_place and Path(path).exists()):
             disk.check("open", _absolute(path))
         return opens(path, flags, *args, **more)
 
@@ -175,6 +207,32 @@ def _checking(
     return checked
 
 
+def _in_place(disk: FailingDisk, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    checked = _checking(disk, name, call, lambda args: _path_of(args[0]))
+
+    def let_through(*args: Any) -> Any:
+        return call(*args) if disk.is_in_place and _fits(disk, name, args) else checked(*args)
+
+    return let_through
+
+
+def _fits(disk: FailingDisk, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether one of Python's calls finds room."""
+    found = os.fstat(args[0])
+    if not stat.S_ISREG(found.st_mode) or name in ("fsync", "fdatasync"):
+        return True
+    if name == "write":
+        end = os.lseek(args[0], 0, os.SEEK_CUR) + len(args[1])
+    else:
+        end = sum(args[1:3])  # an offset and a length, or a length
+    return disk.fits(end, _has(found), _path_of(args[0]))
+
+
+def _has(found: os.stat_result) -> int:
+    """Bytes that may be written without more room. What is held ready beyond a file's end is not its own."""
+    return min(found.st_blocks * 512, -(-found.st_size // _PAGE) * _PAGE)
+
+
 def _argument(place: int) -> Callable[[tuple[Any, ...]], str]:
     return lambda args: _absolute(args[place])
 
@@ -226,7 +284,8 @@ def _failing(disk: FailingDisk, name: str, original: Callable[..., Any]) -> Call
             counts, path = bool(args[1] & os.O_CREAT), args[0].decode()
             counts = counts and not Path(path).exists()  # what is there takes no room
         else:
-            counts, path = not (disk.is_in_place and _has_blocks(name, args)), _path_of(args[0])
+            path = _path_of(args[0])
+            counts = not (disk.is_in_place and _has_room(disk, name, args, path))
         if counts and disk.must_fail(f"sqlite {name}", path):
             ctypes.set_errno(errno.ENOSPC)
             return errno.ENOSPC if name == "fallocate" else -1
@@ -235,12 +294,11 @@ def _failing(disk: FailingDisk, name: str, original: Callable[..., Any]) -> Call
     return call
 
 
-def _has_blocks(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a write needs no more room than the file has."""
+def _has_room(disk: FailingDisk, name: str, args: tuple[Any, ...], path: str) -> bool:
     found = os.fstat(args[0])
     if name == "ftruncate":
         return bool(args[1] <= found.st_size)
-    return name.startswith("pwrite") and args[3] + args[2] <= found.st_blocks * 512
+    return name.startswith("pwrite") and disk.fits(args[3] + args[2], _has(found), path)
 
 
 def _path_of(descriptor: Any) -> str:

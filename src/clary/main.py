@@ -6,10 +6,14 @@ part needs is made here and handed in; nothing below reads the environment or ma
 
 import argparse
 import asyncio
+import errno
 import functools
 import gc
 import logging
+import os
 import signal
+import sqlite3
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -68,6 +72,9 @@ log = logging.getLogger("clary.control")
 
 _CLEAN_EVERY_S = 86_400.0
 _SHIP_EVERY_S = 2.0
+_CATCH_UP_EVERY_S = 5.0
+# SQLite says the last of these where it cannot make a file beside the database.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _GIVES_WAY_BY = 5
 _HOST_SAYS_WITHIN_S = 15.0  # how it is; shorter than commands wait for their answer
 
@@ -131,11 +138,12 @@ class Control:
             self._store, self._metrics, clock, self._alarm_actions, alarm_timing(found.alarm_timing)
         )
         self._captures = CaptureShipping(found.captures_dir, self._blobs, clock, self._count_lost_captures)
-        host_metrics = HostMetrics(self._host, self._metrics)
+        self._host_metrics = HostMetrics(self._host, self._metrics)
         cleaning = Cleaning(self._store, self._blobs, clock, timedelta(seconds=found.upload_keep_s))
         self._chores = Chores(
-            Chore("host-metrics", found.telemetry_interval_s, host_metrics.collect),
+            Chore("host-metrics", found.telemetry_interval_s, self._host_metrics.collect),
             Chore("captures", _SHIP_EVERY_S, lambda: self._captures.ship()),
+            Chore("identities", _CATCH_UP_EVERY_S, self._identities.catch_up),
             Chore("cleaning", _CLEAN_EVERY_S, cleaning.clean, is_due_at_start=True),
         )
 
@@ -212,11 +220,7 @@ class Control:
             hold_s=self._settings.hold_describe_s,
             s3_base_domain=self._settings.s3_base_domain,
         )
-        self._identities.apply()  # before any gateway connects: with its routes it takes users and roles
-        self._hub.start()
-        await asyncio.get_running_loop().run_in_executor(None, self._withdraw_orphans)
-        self._runner.start()
-        self._alarms.start()
+        await self._begin()
         server = await wire.serve(self._settings.control_socket)
         self._chores.start()
         gc.freeze()  # what start-up made stays: it need not be looked at again
@@ -226,6 +230,13 @@ class Control:
         await server.close(self._settings.stop_grace_s)
         wire.close()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    async def _begin(self) -> None:
+        self._identities.apply()  # before any gateway connects: with its routes it takes users and roles
+        self._hub.start()
+        await asyncio.get_running_loop().run_in_executor(None, self._withdraw_orphans)
+        self._runner.start()
+        self._alarms.start()
 
     def _close(self) -> None:
         self._chores.stop()
@@ -279,11 +290,7 @@ class Control:
         try:
             self._hub.announce_identities()
         except RoutingError as error:
-            raise Fault(
-                "ServiceUnavailable",
-                f"It is written down, and not certain that every gateway goes by it yet: {error}. Try again.",
-                503,
-            ) from error
+            raise iam.not_everywhere(str(error)) from error
 
     def _log_tail(self, target: LogTarget, lines: int) -> Sequence[str]:
         try:
@@ -299,6 +306,8 @@ class Control:
             self._captures.clear()
             self._blobs.clear()
             self._metrics.clear()
+            self._hub.begin_metrics(self._metrics.since_ms)
+            self._host_metrics.collect()
             self._logs.clear()
         except (DriverError, RoutingError, LogsUnavailable) as error:
             text = f"Reset did not finish: {error}. Try again."
@@ -359,9 +368,30 @@ def main() -> None:
     )
     found = settings.read(parser.parse_args().settings)
     server_log.configure(found.log_level)
-    processes.record(found.run_dir / "control.pid.json")
-    priorities.give_way(_GIVES_WAY_BY)  # serving goes first
-    uvloop.run(Control(found, SystemClock()).run())
+    try:
+        processes.record(found.run_dir / "control.pid.json")
+        priorities.give_way(_GIVES_WAY_BY)  # serving goes first
+        uvloop.run(Control(found, SystemClock()).run())
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        where = {"data_dir": str(found.data_dir), "error": str(error)}
+        log.error(
+            "control cannot run, its disk is full or failing: free some space; it is started again",
+            extra=where,
+        )
+        sys.exit(os.EX_TEMPFAIL)
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether this, or what led to it, is a disk that cannot be written, in whosever words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _new_uid() -> str:

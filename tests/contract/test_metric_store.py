@@ -227,6 +227,19 @@ def test_clear_empties_it_and_counting_goes_on(fixture: Fixture) -> None:
     assert fixture.query(start, start + 60, 60)[0].sum == 8
 
 
+def test_U05_what_was_under_way_when_it_was_cleared_counts_no_more(fixture: Fixture) -> None:
+    start = fixture.now - 60
+    before = replace(batch(1, point(start, 1)), since_ms=fixture.now * 1000 - 5000)
+    fixture.store.clear()
+    assert not fixture.store.ingest(before)
+    fixture.clock.advance(1.0)
+    fixture.store.clear()
+    assert not fixture.store.ingest(replace(batch(2, point(start, 2)), since_ms=fixture.now * 1000))
+    after = replace(batch(3, point(start, 3)), since_ms=fixture.store.since_ms)
+    assert fixture.store.ingest(after)
+    assert [each.sum for each in fixture.query(start, start + 60, 60)] == [3]
+
+
 def test_a_failed_write_leaves_nothing_half_done(fixture: Fixture) -> None:
     start = fixture.now - 60
     bad = point(start, 2, metric=Metric("123456789012", "us-east-1", "AWS/SageMaker", "Bad", ()))

@@ -6,9 +6,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,6 +130,69 @@ def test_Z02_a_start_on_a_full_disk_says_so(settings: Settings, monkeypatch: pyt
     with pytest.raises(supervisor.CannotStart, match="No space left on device"):
         Supervisor(settings, print).start()
     assert _running(settings) == {}
+
+
+def _with_free(free: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk says that it has so many bytes free."""
+    monkeypatch.setattr(
+        os,
+        "statvfs",
+        lambda path: SimpleNamespace(f_frsize=1, f_blocks=1 << 30, f_bfree=free(), f_bavail=free()),
+    )
+
+
+def test_Z02_a_start_without_room_names_the_place_and_the_bytes_and_works_when_there_is_some(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        _with_free(lambda: 48_576, full)
+        with pytest.raises(supervisor.CannotStart) as refused:
+            Supervisor(settings, print).start()
+    assert str(refused.value) == (
+        f"the disk of {settings.data_dir} has 48,576 bytes free, and a start needs 1,048,576: "
+        "free at least 1,000,000 bytes there, then try again"
+    )
+    assert _running(settings) == {}
+    assert list(settings.run_dir.glob("*.json")) == []
+    leader = Supervisor(settings, print)
+    leader.start()
+    assert _running(settings).keys() == {"control", "host", "gateway-0"}
+    leader.stop()
+
+
+def test_Z02_a_server_full_of_data_starts_in_the_room_kept_back_for_deletions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = settings.objects_dir / "reserve"
+    reserve.parent.mkdir(parents=True)
+    reserve.write_bytes(b"x")
+    _with_free(lambda: 0 if reserve.exists() else 4 << 20, monkeypatch)
+    leader = Supervisor(settings, print)
+    leader.start()
+    assert not reserve.exists()
+    reserve.write_bytes(b"x")  # held by the control that runs
+    _lose(leader, monkeypatch)
+    successor = Supervisor(settings, print)
+    assert successor.start()
+    assert reserve.exists()
+    successor.stop()
+
+
+def test_Z02_what_ends_on_a_full_disk_is_said_to_lack_room(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    leader = Supervisor(settings, said.append)
+    leader.start()
+    _with_free(lambda: 0, monkeypatch)
+    processes.signal(_running(settings)["control"], signal.SIGKILL)
+    for _ in range(100):
+        leader.tend(PATIENCE_S)
+        if said:
+            break
+    assert said[0].startswith("control ended; starting it again (its log: ")
+    assert said[0].endswith("and a start needs 1,048,576: free at least 1,048,576 bytes there")
+    leader.stop()
 
 
 def test_Z02_processes_that_still_run_keep_their_settings(

@@ -44,7 +44,7 @@ from clary.blobs.index import Index
 from clary.blobs.paging import Rolled, roll_up
 from clary.blobs.payloads import OpenPayload, Payloads, StagedFile
 from clary.blobs.reading import ReadingHalf, names
-from clary.blobs.reserve import Reserve
+from clary.blobs.reserve import Reserve, path_below
 from clary.domain.clock import Clock
 
 
@@ -58,7 +58,7 @@ class FilesystemBlobs(ReadingHalf):
     ) -> None:
         super().__init__(Payloads(root, sync=sync), Index(root / "index.db", read_only=read_only, sync=sync))
         self._lock = -1
-        self._reserve = Reserve(root / "reserve")
+        self._reserve = Reserve(path_below(root), root / "index.db-wal")
         if not read_only:
             if clock is None:
                 raise TypeError("a store that is written to needs a clock")
@@ -103,9 +103,12 @@ class FilesystemBlobs(ReadingHalf):
             return records.bucket_tags(db, name)
 
     def set_bucket_tags(self, name: str, tags: Mapping[str, str]) -> None:
-        with self._index.write() as db:
+        def change(db: Connection) -> list[str]:
             records.require_bucket(db, name)
             records.put_bucket_tags(db, name, tags)
+            return []
+
+        self._retag(change, tags)
 
     # Objects
 
@@ -158,13 +161,16 @@ class FilesystemBlobs(ReadingHalf):
             return self._put(info, staged, if_absent=if_absent, if_match=if_match)
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
-        with self._index.write() as db:
+        def change(db: Connection) -> list[str]:
             records.require_bucket(db, bucket)
             found = records.find_object(db, bucket, key)
             if found is None:
                 raise NoSuchKey(key)
             attributes = replace(found.info.attributes, tags=tags)
             records.put_object(db, replace(found.info, attributes=attributes), found.payload)
+            return []
+
+        self._retag(change, tags)
 
     def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> bool:
         return self._delete(bucket, [key], if_match) > 0
@@ -321,6 +327,14 @@ class FilesystemBlobs(ReadingHalf):
             return [payload for payload in payloads if payload]
 
         return self._free(change)
+
+    def _retag(self, change: Callable[[Connection], list[str]], tags: Mapping[str, str]) -> None:
+        """To take all tags away is a deletion, which a full disk does not refuse."""
+        if not tags:
+            self._free(change)
+            return
+        with self._index.write() as db:
+            change(db)
 
     def _free(self, change: Callable[[Connection], list[str]]) -> int:
         """Makes a change that frees the payloads it returns, if need be in the space kept back; how many."""

@@ -1,4 +1,8 @@
-"""Disk space kept back, so that on a full disk objects can still be deleted: the index must grow to say so."""
+"""Disk space kept back, so that on a full disk objects can still be deleted: the index must grow to say so.
+
+SQLite's log of the index has blocks in advance, which it writes over and nobody else can take. A file of nothing is
+given back where that is not enough; whoever fills the disk may take it first.
+"""
 
 import logging
 import os
@@ -10,19 +14,35 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _SIZE = 4 << 20
+_LOG_BYTES = 5 << 20  # more than SQLite writes before it carries its log over to the index: a thousand pages
+_BLOCK = 512
+
+
+def release(root: Path) -> None:
+    """Gives the space of the store below `root` back, while nobody has the store open."""
+    with suppress(OSError):  # it is best effort, as all of this
+        path_below(root).unlink(missing_ok=True)
+
+
+def path_below(root: Path) -> Path:
+    return root / "reserve"
 
 
 class Reserve:
-    """A file of nothing. Best effort: without it deleting may be refused on a full disk, and nothing else."""
+    """Best effort: without it deleting may be refused on a full disk, and nothing else."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log_of_index: Path) -> None:
         self._path = path
+        self._log_of_index = log_of_index
         self._lock = threading.Lock()
         self._is_held = False
+        self._is_log_held = False
 
     def hold(self) -> None:
         """Takes the space, if it is not held and there is any."""
         with self._lock:
+            if not self._is_log_held:
+                self._take_log()
             if not self._is_held:
                 self._take()
 
@@ -32,6 +52,20 @@ class Reserve:
         with self._lock:
             self._release()
             yield
+
+    def _take_log(self) -> None:
+        """Once: SQLite never shortens it while somebody has the index open."""
+        try:
+            fd = os.open(self._log_of_index, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_blocks * _BLOCK < _LOG_BYTES:
+                    os.posix_fallocate(fd, 0, _LOG_BYTES)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            log.warning("no space held back for the log of the index", extra={"error": str(error)})
+            return
+        self._is_log_held = True
 
     def _take(self) -> None:
         try:

@@ -21,9 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clary import settings, supervisor
 from clary.cli import CommandError, demo_sdk, server
 from clary.cli.env import minimal
 from clary.cli.progress import Phases
+from clary.links import processes
 from clary.wire.client import ClientError
 
 NEEDED = ("boto3", "xgboost", "sklearn", "matplotlib")
@@ -62,7 +64,7 @@ def _server(arguments: argparse.Namespace, phases: Phases) -> Iterator[server.Ru
         try:
             running = _wait_until_up(arguments, data_dir, process, log)
         except BaseException:
-            _end(process)
+            _end(process, data_dir)
             raise
     try:
         with phases.phase("XGBoost's runtime environment", lambda: _environment(running)):
@@ -70,7 +72,7 @@ def _server(arguments: argparse.Namespace, phases: Phases) -> Iterator[server.Ru
         yield running
     finally:
         with phases.phase("stop Clary"):
-            _end(process)
+            _end(process, data_dir)
         if not arguments.data_dir:
             shutil.rmtree(data_dir, ignore_errors=True)
 
@@ -105,13 +107,27 @@ def _environment(running: server.Running) -> str:
     return str(status["Parts"]["Environments"].get("xgboost", ""))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], data_dir: Path) -> None:
+    """`clary up` ends its processes itself. One that takes too long, or a person who will not wait, ends it first."""
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOPS_WITHIN_S)
-    except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOPS_WITHIN_S)
+    finally:
         process.kill()
         process.wait()
+        _end_what_it_left(process, data_dir)
+
+
+def _end_what_it_left(process: subprocess.Popen[bytes], data_dir: Path) -> None:
+    """Its processes live in sessions of their own. Those of another server on the data directory are none of it."""
+    asked = server.wanted(argparse.Namespace(data_dir=str(data_dir)))
+    leader = processes.read(
+        asked.run_dir / "supervisor.pid.json"
+    )  # a supervisor that came to its end removes it
+    if leader is not None and leader.pid == process.pid:
+        with suppress(FileNotFoundError):  # killed before it started anything
+            supervisor.stop_everything(settings.read(supervisor.settings_path(asked)))
 
 
 class _Story:

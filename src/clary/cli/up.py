@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clary import credentials, settings
+from clary import credentials, settings, supervisor
 from clary.cli import CommandError, server
 from clary.host import cgroups
 from clary.links import upstream_proxy
@@ -69,8 +69,14 @@ def _settings(arguments: argparse.Namespace) -> settings.Settings:
 
 def _note_upstream_proxy(found: settings.Settings) -> None:
     before = upstream_proxy.found_in(os.environ)
-    if before is not None:
+    if before is None:
+        return
+    try:
         upstream_proxy.note(found, before)
+    except OSError as error:  # a full disk ends nothing that runs
+        _say(
+            f"  the proxy of this environment could not be noted ({error.strerror}): that of the last start counts"
+        )
 
 
 def _say_hello(leader: Supervisor, adopted: bool, began: float) -> None:
@@ -109,7 +115,9 @@ def _wait_until_ready(leader: Supervisor, running: server.Running, adopted: bool
             return running.client().admin("GET", "/_clary/health")
         except (OSError, ClientError) as error:
             if time.monotonic() > deadline:
-                where = running.settings.server_log_dir
+                where = f"{running.settings.server_log_dir}"
+                if lacking := supervisor.lacking(running.settings):
+                    where += f"; {lacking}"
                 if adopted:
                     _say(
                         f"  the server does not answer yet ({error}); its endpoints go on; its logs are in {where}"

@@ -61,6 +61,7 @@ class RouteLink:
         self._recorder = recorder
         self._load_identities = load_identities
         self._identities = 0  # the number of those that were loaded
+        self._metrics_since_ms = 0
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: set[asyncio.Task[None]] = set()
@@ -125,10 +126,12 @@ class RouteLink:
         if isinstance(message, Snapshot):
             self._apply_identities(message.identities, is_new=True)
             self._table.replace(message.version, message.routes)
+            self._begin_metrics(message.metrics_since_ms)
             self._send(Applied(message.version))
         elif isinstance(message, Change):
             self._apply_identities(message.identities)
             self._table.change(message.version, message.put, message.removed)
+            self._begin_metrics(message.metrics_since_ms)
             self._send(Applied(message.version))
         elif isinstance(message, Drain):
             self._spawn(self._drain(message), self._drains)
@@ -142,6 +145,12 @@ class RouteLink:
         if is_new or number != self._identities:
             self._load_identities()
             self._identities = number
+
+    def _begin_metrics(self, since_ms: int) -> None:
+        if since_ms > self._metrics_since_ms:
+            self._metrics_since_ms = since_ms
+            self._table.flush_meters()  # what they hold was seen before, too
+            self._recorder.begin(since_ms)
 
     async def _drain(self, drain: Drain) -> None:
         idle = asyncio.Event()

@@ -108,9 +108,10 @@ class Metering:
         with self._lock:
             self._recorder.drain()
 
-    def take(self, source: str, acked_sequence: int) -> list[MetricBatch]:
+    def take(self, source: str, acked_sequence: int, since_ms: int = 0) -> list[MetricBatch]:
         """The batches not acknowledged yet. Numbers of another source (an earlier host) acknowledge nothing."""
         with self._lock:
+            self._recorder.begin(since_ms)
             if source == self._source:
                 self._recorder.acknowledge(acked_sequence)
             return self._recorder.pending()

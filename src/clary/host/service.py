@@ -170,7 +170,7 @@ class Host:
             "stop_all": hosts.handler(hosts.StopAll, lambda a: self._stop_all(a.grace_s)),
             "prewarm": hosts.handler(hosts.Prewarm, lambda a: self._prewarm(a.frameworks)),
             "take_metrics": hosts.handler(
-                hosts.TakeMetrics, lambda a: self._metering.take(a.source, a.acked_sequence)
+                hosts.TakeMetrics, lambda a: self._metering.take(a.source, a.acked_sequence, a.since_ms)
             ),
             "look_up_image": hosts.handler(hosts.LookUpImage, lambda a: self._containers.look_up(a.image)),
             "status": hosts.handler(hosts.GetStatus, lambda a: self._status()),

@@ -106,6 +106,7 @@ class Prewarm:  # → None; goes on in the background
 class TakeMetrics:  # → list[MetricBatch], those not acknowledged yet
     source: str  # of the newest batch the caller has: another source's numbers acknowledge nothing
     acked_sequence: int
+    since_ms: int = 0  # what was seen before this moment is thrown away
 
 
 # Models of multi-model instances: asked by the gateways as well, so that they load with control dead.

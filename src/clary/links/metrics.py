@@ -3,6 +3,9 @@
 A batch is named by its source (one life of one process) and its number there. A sender repeats batches until they
 are acknowledged and the receiver counts each at most once, so a link that breaks loses and doubles nothing. The
 batches of a source go out in the order of their numbers; numbers may be missing when a sender gave up on old ones.
+
+A reset begins all metrics anew. Every sender is told its moment, throws away what it saw before, and marks its batches
+with the newest moment it knows of: so what was under way meanwhile is known, and counted nowhere.
 """
 
 from dataclasses import dataclass
@@ -40,3 +43,4 @@ class MetricBatch:
     source: str  # for example `gateway-0:4711:88123`: name, pid and start time
     sequence: int  # 1, 2, 3 … within the source
     points: tuple[MetricPoint, ...]
+    since_ms: int = 0  # all of it was seen after this moment, in milliseconds since the epoch; 0: not known

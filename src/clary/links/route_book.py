@@ -18,6 +18,7 @@ class RouteBook:
         # Each key's last change, oldest first. Withdrawn keys stay until everybody has heard of it.
         self._changes: OrderedDict[EndpointKey, int] = OrderedDict()
         self._identities = FIRST_VERSION  # the version that holds their newest change
+        self._metrics_since_ms = 0
 
     def get(self, key: EndpointKey) -> EndpointRoute | None:
         return self._routes.get(key)
@@ -43,10 +44,17 @@ class RouteBook:
         self._identities = self.version
         return self.version
 
+    def begin_metrics(self, since_ms: int) -> int:
+        """What was seen before this moment counts no more: a version that everybody must apply."""
+        self.version += 1
+        self._metrics_since_ms = since_ms
+        return self.version
+
     def news(self, since: int) -> Snapshot | Change:
         """What somebody at version `since` lacks; 0 is somebody who has nothing."""
         if since < FIRST_VERSION:
-            return Snapshot(self.version, tuple(self._routes.values()), self._identities)
+            routes = tuple(self._routes.values())
+            return Snapshot(self.version, routes, self._identities, self._metrics_since_ms)
         put: list[EndpointRoute] = []
         removed: list[EndpointKey] = []
         for key in reversed(self._changes):
@@ -56,7 +64,7 @@ class RouteBook:
                 put.append(self._routes[key])
             else:
                 removed.append(key)
-        return Change(self.version, tuple(put), tuple(removed), self._identities)
+        return Change(self.version, tuple(put), tuple(removed), self._identities, self._metrics_since_ms)
 
     def forget_withdrawn(self, known_to_all: int) -> None:
         """Drops what is kept about withdrawals that everybody has applied."""

@@ -56,6 +56,7 @@ class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
     version: int
     routes: tuple[EndpointRoute, ...]
     identities: int = 0  # a number that changes when the file of `clary.links.identities` has
+    metrics_since_ms: int = 0  # what was seen before is thrown away (`clary.links.metrics`)
 
 
 class Change(msgspec.Struct, tag="change", frozen=True):
@@ -63,6 +64,7 @@ class Change(msgspec.Struct, tag="change", frozen=True):
     put: tuple[EndpointRoute, ...]
     removed: tuple[EndpointKey, ...]
     identities: int = 0
+    metrics_since_ms: int = 0
 
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):

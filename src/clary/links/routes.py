@@ -178,6 +178,13 @@ class RouteHub:
             self._changed.notify_all()
         self._settle(version)
 
+    def begin_metrics(self, since_ms: int) -> None:
+        """Returns when no gateway has metrics any more of what it saw before this moment. Raises `RoutingError`."""
+        with self._changed:
+            version = self._book.begin_metrics(since_ms)
+            self._changed.notify_all()
+        self._settle(version)
+
     def drain(self, ids: Iterable[InstanceId], timeout_s: float) -> set[InstanceId]:
         """Waits until no gateway has requests outstanding at these instances; those still busy after the time.
 

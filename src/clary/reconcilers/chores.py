@@ -69,17 +69,20 @@ class HostMetrics:
         self._metrics = metrics
         self._source = ""
         self._sequence = 0
+        self._lock = threading.Lock()
 
     def collect(self) -> None:
-        asked = hosts.TakeMetrics(self._source, self._sequence)
-        try:
-            batches = self._host.call("take_metrics", asked, list[MetricBatch])
-        except (hosts.HostError, hosts.HostUnavailable) as error:
-            log.info("the host's metrics could not be had", extra={"error": str(error)})
-            return
-        for batch in batches:
-            self._metrics.ingest(batch)
-            self._source, self._sequence = batch.source, batch.sequence
+        """Safe from any thread. The host hears of a reset here, and keeps nothing of what was before."""
+        with self._lock:
+            asked = hosts.TakeMetrics(self._source, self._sequence, self._metrics.since_ms)
+            try:
+                batches = self._host.call("take_metrics", asked, list[MetricBatch])
+            except (hosts.HostError, hosts.HostUnavailable) as error:
+                log.info("the host's metrics could not be had", extra={"error": str(error)})
+                return
+            for batch in batches:
+                self._metrics.ingest(batch)
+                self._source, self._sequence = batch.source, batch.sequence
 
 
 class Cleaning:

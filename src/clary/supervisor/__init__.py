@@ -10,6 +10,7 @@ from clary.supervisor.ground import MOST_FILES, AlreadyRuns, CannotStart
 from clary.supervisor.leading import ROLL, Supervisor
 from clary.supervisor.names import GATEWAY, find_process, names_of, process_names, roles, settings_path
 from clary.supervisor.rolling import retires
+from clary.supervisor.room import lacking
 
 __all__ = [
     "GATEWAY",
@@ -19,6 +20,7 @@ __all__ = [
     "CannotStart",
     "Supervisor",
     "find_process",
+    "lacking",
     "names_of",
     "process_names",
     "retires",

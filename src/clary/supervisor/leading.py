@@ -18,6 +18,7 @@ from clary.gateway import door
 from clary.links import processes
 from clary.links.processes import ProcessIdentity
 from clary.settings import Settings, dump, read
+from clary.supervisor import room
 from clary.supervisor.ending import stop_everything
 from clary.supervisor.ground import (
     DEFAULT_PORT,
@@ -70,9 +71,15 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         allow_many_files()
         make_directories(self._wanted)
-        self._lock = lock_data_directory(self._wanted)
-        with _on_a_disk(self._wanted):  # first: who stops the server from now on stops this one, too
-            processes.record(self._wanted.run_dir / "supervisor.pid.json")
+        with _on_a_disk(self._wanted):
+            self._lock = lock_data_directory(self._wanted)
+        try:
+            self._make_room()
+            with _on_a_disk(self._wanted):  # first: who stops the server from now on stops this one, too
+                processes.record(self._wanted.run_dir / "supervisor.pid.json")
+        except CannotStart:
+            os.close(self._lock)
+            raise
         self._keep_settings_in_force()
         adopted = self._adopt()
         self.socket = self._socket_of_a_gateway() if adopted else None
@@ -130,6 +137,15 @@ class Supervisor:
             self._stopping = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
+
+    def _make_room(self) -> None:
+        """On a full disk. Where processes still run they are adopted all the same: they need no room to go on."""
+        if not room.lacking(self._wanted):
+            return
+        if find_process(self._wanted, "control") is None:
+            room.give_back(self._wanted)
+        if (lacking := room.lacking(self._wanted)) and _settings_in_force(self._wanted) is None:
+            raise CannotStart(f"{lacking}, then try again")
 
     def _keep_settings_in_force(self) -> None:
         """Processes that still run go on with the settings they have, so what joins them gets the same."""
@@ -272,7 +288,9 @@ class Supervisor:
         if not self._stopping:
             watched.restarts += 1
             where = self.settings.server_log_dir / f"{watched.name}.log"
-            self._say(f"{watched.name} {how}; starting it again (its log: {where})")
+            lacking = room.lacking(self.settings)
+            why = f"; {lacking}" if lacking else ""
+            self._say(f"{watched.name} {how}; starting it again (its log: {where}){why}")
 
     def _restart_due(self) -> None:
         if self._stopping:

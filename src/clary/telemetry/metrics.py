@@ -103,9 +103,12 @@ class Series:
             maximum=self._maximum,
             sketch=self._buckets,
         )
+        self._drop()
+        return point
+
+    def _drop(self) -> None:
         self._count = 0.0
         self._buckets = {}
-        return point
 
 
 class Recorder:
@@ -119,6 +122,7 @@ class Recorder:
         self._pending: deque[tuple[float, MetricBatch]] = deque()
         self._sequence = 0
         self._drained_at = clock.now().timestamp()
+        self._since_ms = int(self._drained_at * 1000)
 
     def series(
         self,
@@ -148,9 +152,20 @@ class Recorder:
         self._sequence += 1
         points = tuple(series._take(window_start) for series in self._active)
         self._active.clear()
-        batch = MetricBatch(self._source, self._sequence, points)
+        batch = MetricBatch(self._source, self._sequence, points, self._since_ms)
         self._pending.append((now, batch))
         return batch
+
+    def begin(self, since_ms: int) -> None:
+        """Throws away what was seen before this moment. Once for each: telling it again changes nothing."""
+        if since_ms <= self._since_ms:
+            return
+        self._since_ms = since_ms
+        self._drained_at = self._clock.now().timestamp()
+        self._pending.clear()
+        for series in self._active:
+            series._drop()
+        self._active.clear()
 
     def pending(self, after: int = 0) -> list[MetricBatch]:
         """The batches not acknowledged yet and numbered beyond `after`, oldest first."""

@@ -51,6 +51,12 @@ class MetricStore:
         self._stamp = 0
         self._stamp_lock = threading.Lock()
         self._swept_at = 0.0
+        self._since_ms = 0
+
+    @property
+    def since_ms(self) -> int:
+        """When metrics began anew; what was seen before counts no more. 0: nobody has cleared them."""
+        return self._since_ms
 
     @property
     def newest_stamp(self) -> int:
@@ -62,7 +68,10 @@ class MetricStore:
         return self._stamps.get(metric, 0)
 
     def ingest(self, batch: MetricBatch) -> bool:
-        """Adds the batch's points; False when this batch, or a later one of its source, is already in."""
+        """Adds the batch's points.
+
+        False when this batch, or a later one of its source, is already in, or when it may be of before `clear`.
+        """
         with self._writing() as transaction:
             if not self._is_new(transaction, batch):
                 return False
@@ -140,12 +149,13 @@ class MetricStore:
             self._stamps.clear()
 
     def clear(self) -> None:
-        """Removes every metric. Which batches were counted stays known."""
+        """Removes every metric, and those under way. Which batches were counted stays known."""
         with self._writing() as transaction:
             transaction.execute("DELETE FROM points")
             transaction.execute("DELETE FROM series")
             self._series.clear()
             self._stamps.clear()
+            self._since_ms = max(self._since_ms + 1, int(self._clock.now().timestamp() * 1000))
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:
@@ -171,7 +181,7 @@ class MetricStore:
 
     def _is_new(self, transaction: sqlite3.Connection, batch: MetricBatch) -> bool:
         row = transaction.execute("SELECT sequence FROM sources WHERE source = ?", (batch.source,)).fetchone()
-        if row is not None and batch.sequence <= row[0]:
+        if (row is not None and batch.sequence <= row[0]) or 0 < batch.since_ms < self._since_ms:
             return False
         seen_at = int(self._clock.now().timestamp())
         transaction.execute("REPLACE INTO sources VALUES (?, ?, ?)", (batch.source, batch.sequence, seen_at))

@@ -2,6 +2,7 @@
 
 import argparse
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,47 @@ def start(found: Settings) -> Iterator[Start]:
 
 def asked(found: Settings, **more: object) -> argparse.Namespace:
     return argparse.Namespace(data_dir=str(found.data_dir), **more)
+
+
+def _leader(found: Settings, *, heeds: bool) -> subprocess.Popen[bytes]:
+    """A `clary up` that ends when it is asked, or does not, and ends nothing that it started."""
+    code = "import signal, time\n"
+    code += "" if heeds else "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    code += "print(flush=True)\ntime.sleep(600)"
+    leader = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert leader.stdout is not None
+    leader.stdout.readline()
+    leader.stdout.close()
+    processes.record(found.run_dir / "supervisor.pid.json", processes.identify(leader.pid))
+    return leader
+
+
+@pytest.mark.parametrize("heeds", [True, False], ids=["died", "hung"])
+def test_the_demo_leaves_no_process_of_a_server_that_did_not_end_them(
+    found: Settings, start: Start, heeds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, gateway = start("control"), start("gateway-0")
+    leader = _leader(found, heeds=heeds)
+    if not heeds:
+        monkeypatch.setattr(demo, "STOPS_WITHIN_S", 0.0)
+    demo._end(leader, found.data_dir)
+    assert leader.poll() is not None
+    assert not processes.is_alive(control)
+    assert not processes.is_alive(gateway)
+
+
+def test_the_demo_ends_no_server_that_is_not_its_own(found: Settings, start: Start) -> None:
+    theirs, control = start("supervisor"), start("control")
+    leader = subprocess.Popen(["sleep", "600"])
+    demo._end(leader, found.data_dir)
+    assert leader.poll() is not None
+    assert processes.is_alive(theirs)
+    assert processes.is_alive(control)
 
 
 def test_Z02_down_ends_what_a_supervisor_leaves_that_dies_when_it_is_asked(

@@ -13,7 +13,7 @@ from clary.gateway.routes import RouteTable
 from clary.links import route_messages
 from clary.links.frames import pack, read_frame
 from clary.links.processes import ProcessIdentity
-from clary.links.route_messages import Metrics, Snapshot
+from clary.links.route_messages import Applied, Change, Metrics, Snapshot
 from clary.settings import Settings
 from clary.telemetry.metrics import Recorder, Series
 from clary.testing.clock import FakeClock
@@ -101,5 +101,48 @@ def test_L02_a_gateway_that_stops_hands_over_all_its_metrics(
         server.close()
         batches = [each.batch for each in heard if isinstance(each, Metrics)]
         assert [batch.sequence for batch in batches] == [1, 2]
+
+    asyncio.run(work())
+
+
+def test_U05_a_gateway_has_thrown_away_what_it_saw_when_it_applies_a_reset(tmp_path: Path) -> None:
+    """Both what nobody has taken yet and what is still in its meters; what it sees from then on counts."""
+    moment = int(FakeClock().now().timestamp() * 1000) + 1
+    batches: list[Any] = []
+    has_applied, has_closed = asyncio.Event(), asyncio.Event()
+
+    async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SNAPSHOT)
+        while (frame := await read_frame(reader)) is not None:
+            heard = route_messages.decode_from_gateway(frame)
+            if isinstance(heard, Applied) and heard.version == 7:
+                writer.write(pack(route_messages.encode(Change(8, (), (), 0, moment))))
+            elif isinstance(heard, Applied):
+                has_applied.set()
+            elif isinstance(heard, Metrics):
+                batches.append(heard.batch)
+        writer.close()
+        has_closed.set()
+
+    async def work() -> None:
+        gateway = Gateway(tmp_path)
+        series = gateway.series()
+        series.observe(1.0)
+        gateway.recorder.drain()
+        series.observe(2.0)
+        server = await asyncio.start_unix_server(control, str(gateway.settings.routes_socket))
+        await gateway.link.start()
+        await has_applied.wait()
+        assert gateway.recorder.pending() == []
+        series.observe(4.0)
+        gateway.recorder.drain()
+        (batch,) = gateway.recorder.pending()
+        assert (batch.since_ms, [point.sum for point in batch.points]) == (moment, [4.0])
+        assert all(each.since_ms < moment for each in batches), (
+            "sent before, so control knows it is of before"
+        )
+        await gateway.link.close()
+        await has_closed.wait()
+        server.close()
 
     asyncio.run(work())

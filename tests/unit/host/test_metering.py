@@ -92,3 +92,18 @@ def test_C01_containers_of_one_instance_are_one_observation_and_each_its_own(tmp
     assert [found["CPUUtilization", name] for name in ("", "first", "second")] == [300.0, 100.0, 200.0]
     assert [found["MemoryUtilization", name] for name in ("", "first", "second")] == [75.0, 50.0, 25.0]
     assert ("DiskUtilization", "first") not in found
+
+
+def test_U05_what_was_measured_before_a_reset_is_thrown_away(tmp_path: Path) -> None:
+    clock = FakeClock()
+    metering = Metering("host", tmp_path, clock, 900)
+    metering.hold(instance("i-a"), 3)
+    metering.drain(lambda id: True)
+    metering.hold(instance("i-a"), 4)
+    clock.advance(1)
+    moment = int(clock.now().timestamp() * 1000)
+    assert metering.take("", 0, moment) == []
+    metering.hold(instance("i-b"), 5)
+    metering.drain(lambda id: True)
+    (batch,) = metering.take("", 0, moment)
+    assert (batch.since_ms, [point.sum for point in batch.points]) == (moment, [5])

@@ -148,3 +148,25 @@ def test_the_writing_side_imports_no_database_and_no_aws() -> None:
     script = "import sys, clary.telemetry.metrics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"sqlite3", "sqlalchemy", "botocore", "clary.links.hosts"} & set(done.stdout.split())
+
+
+def test_U05_what_was_seen_before_a_reset_is_thrown_away() -> None:
+    clock = FakeClock()
+    recorder = Recorder("gateway-0:1:2", clock)
+    series = invocations(recorder)
+    series.observe(1.0)
+    before = drained(recorder)
+    series.observe(2.0)
+    clock.advance(1.0)
+    moment = int(clock.now().timestamp() * 1000)
+    recorder.begin(moment)
+    assert recorder.pending() == []
+    assert recorder.drain() is None
+    series.observe(3.0)
+    recorder.begin(moment)  # told twice
+    after = drained(recorder)
+    assert (after.sequence, after.since_ms) == (before.sequence + 1, moment)
+    assert [(point.count, point.sum) for point in after.points] == [(1, 3)]
+    assert before.since_ms < moment
+    recorder.begin(0)  # by a control that knows of no reset
+    assert recorder.pending() == [after]

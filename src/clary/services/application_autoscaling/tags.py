@@ -28,7 +28,7 @@ class Tags:
 
     @operation("UntagResource")
     def untag_resource(self, call: Call, params: shapes.UntagResourceRequest) -> shapes.UntagResourceResponse:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.tags.remove(_tagged(tx, call, params["ResourceARN"]).uid, params["TagKeys"])
         return {}
 

@@ -28,7 +28,7 @@ class Tags:
 
     @operation("UntagResource")
     def untag_resource(self, call: Call, request: shapes.UntagResourceInput) -> shapes.UntagResourceOutput:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.tags.remove(_tagged(tx, call, request["ResourceARN"]).uid, request["TagKeys"])
         return {}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from clary.services.iam.access_keys import AccessKeys
 from clary.services.iam.attachments import RolePolicies, UserPolicies
-from clary.services.iam.identities import Identities
+from clary.services.iam.identities import Identities, not_everywhere
 from clary.services.iam.policies import Policies
 from clary.services.iam.roles import Roles
 from clary.services.iam.simulation import Simulation
@@ -12,7 +12,7 @@ from clary.services.iam.tags import Tags
 from clary.services.iam.users import Users
 from clary.store import Store
 
-__all__ = ["ACCEPTED_WITHOUT_EFFECT", "Identities", "resources"]
+__all__ = ["ACCEPTED_WITHOUT_EFFECT", "Identities", "not_everywhere", "resources"]
 
 ACCEPTED_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "CreatePolicy": ("Tags",),

@@ -84,7 +84,7 @@ class AccessKeys:
 
     @operation("DeleteAccessKey")
     def delete_access_key(self, call: Call, params: shapes.DeleteAccessKeyRequest) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             key = _require(tx, call, name_or_self(call, params.get("UserName")), params["AccessKeyId"])
             tx.resources.delete(key.uid)
         self._identities.publish()

@@ -56,7 +56,7 @@ class _EntityPolicies:
         self._identities.publish()
 
     def _delete(self, call: Call, params: Mapping[str, Any]) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             found = require(tx, call, self._kind, params[self._member])
             entity = found.spec_as(Entity)
             left = {name: text for name, text in entity.inline.items() if name != params["PolicyName"]}
@@ -86,7 +86,7 @@ class _EntityPolicies:
 
     def _detach(self, call: Call, params: Mapping[str, Any]) -> None:
         arn = params["PolicyArn"]
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             found = require(tx, call, self._kind, params[self._member])
             entity = found.spec_as(Entity)
             if arn not in entity.attached:

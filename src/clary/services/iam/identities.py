@@ -1,7 +1,8 @@
 """From what is kept to what counts: the users, keys and roles that gateways and control go by.
 
 After every change all of them are written to one file, control's own copy is replaced, and the call returns when
-every gateway has read the file. So a new key answers at once everywhere, and a deleted one nowhere.
+every gateway has read the file. So a new key answers at once everywhere, and a deleted one nowhere. Where a disk or a
+gateway refuses, the caller is told, and it is done again until it is done (`catch_up`).
 """
 
 import json
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from clary.domain.faults import Fault
 from clary.domain.principals import DEFAULT_ROLE_NAME
 from clary.domain.rights import Access, Rights
 from clary.links import identities as files
@@ -47,12 +49,23 @@ class Identities:
         self._new_id = new_id
         self._announce = announce
         self._lock = threading.Lock()
+        self._is_behind = False
         self.rights = Rights()
 
     def publish(self) -> None:
         """Makes what is kept count everywhere."""
-        self.apply()
-        self._announce()
+        try:
+            self._write()
+            self._announce()
+        except BaseException:
+            self._is_behind = True
+            raise
+
+    def catch_up(self) -> None:
+        """Does again what `publish` could not finish. To be called now and then."""
+        if self._is_behind:
+            self._is_behind = False  # before: what fails meanwhile, here or elsewhere, is seen the next time
+            self.publish()
 
     def apply(self) -> None:
         """Makes what is kept count here, and for every gateway that starts or connects from now on."""
@@ -60,9 +73,18 @@ class Identities:
             self._ensure_default_role()
             with self._store.read() as tx:
                 found = snapshot(tx)
-            files.write(self._keys_dir, found)
+            # First here, where nothing can fail: what was deleted is refused by control in any case.
             self._keyring.use_keys((k.access_key_id, k.secret_access_key, k.user_arn) for k in found.keys)
             self.rights = Rights.from_accesses(found.accesses)
+            files.write(self._keys_dir, found)
+
+    def _write(self) -> None:
+        try:
+            self.apply()
+        except OSError as error:
+            raise not_everywhere(
+                f"the file for the gateways could not be written, {error.strerror}"
+            ) from error
 
     def _ensure_default_role(self) -> None:
         account = self._keyring.account
@@ -75,8 +97,17 @@ class Identities:
             description="The role this server's instances run with.",
             max_session_s=43200,
         )
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:  # after a reset, which makes room
             insert(tx, account, ROLE, self._new_id(), DEFAULT_ROLE_NAME, "/", role)
+
+
+def not_everywhere(why: str) -> Fault:
+    """What is changed is kept, and a gateway may still go by what was before."""
+    return Fault(
+        "ServiceUnavailable",
+        f"It is written down, and not certain that every gateway goes by it yet: {why}. Try again.",
+        503,
+    )
 
 
 def default_trust(account: str) -> dict[str, object]:

@@ -89,7 +89,7 @@ class Policies:
     @operation("DeletePolicy")
     def delete_policy(self, call: Call, params: shapes.DeletePolicyRequest) -> None:
         arn = params["PolicyArn"]
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             policy = _own(tx, call, arn)
             if _holders(tx, call, arn) or _bounded(tx, call, arn):
                 raise delete_conflict("Cannot delete a policy attached to entities.")
@@ -158,7 +158,7 @@ class Policies:
 
     @operation("DeletePolicyVersion")
     def delete_policy_version(self, call: Call, params: shapes.DeletePolicyVersionRequest) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             resource = _own(tx, call, params["PolicyArn"])
             policy = resource.spec_as(ManagedPolicy)
             version = _version(policy, params["PolicyArn"], params["VersionId"])

@@ -85,7 +85,7 @@ class Roles:
 
     @operation("DeleteRole")
     def delete_role(self, call: Call, params: shapes.DeleteRoleRequest) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             role = require(tx, call, ROLE, params["RoleName"])
             if role.name == DEFAULT_ROLE_NAME:
                 raise Fault(

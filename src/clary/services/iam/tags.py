@@ -25,11 +25,11 @@ class Tags:
 
     @operation("UntagUser")
     def untag_user(self, call: Call, params: shapes.UntagUserRequest) -> None:
-        self._change(call, USER, params["UserName"], _without(params["TagKeys"]))
+        self._change(call, USER, params["UserName"], _without(params["TagKeys"]), on_full_disk=True)
 
     @operation("UntagRole")
     def untag_role(self, call: Call, params: shapes.UntagRoleRequest) -> None:
-        self._change(call, ROLE, params["RoleName"], _without(params["TagKeys"]))
+        self._change(call, ROLE, params["RoleName"], _without(params["TagKeys"]), on_full_disk=True)
 
     @operation("ListUserTags")
     def list_user_tags(self, call: Call, params: shapes.ListUserTagsRequest) -> shapes.ListUserTagsResponse:
@@ -39,8 +39,10 @@ class Tags:
     def list_role_tags(self, call: Call, params: shapes.ListRoleTagsRequest) -> shapes.ListRoleTagsResponse:
         return {"Tags": self._list(call, ROLE, params["RoleName"]), "IsTruncated": False}
 
-    def _change(self, call: Call, kind: Kind, name: str, changed: _Change) -> None:
-        with self._store.write() as tx:
+    def _change(
+        self, call: Call, kind: Kind, name: str, changed: _Change, *, on_full_disk: bool = False
+    ) -> None:
+        with self._store.write(on_full_disk=on_full_disk) as tx:
             found = require(tx, call, kind, name)
             entity = found.spec_as(Entity)
             tx.resources.update(found, spec=replace(entity, tags=changed(entity.tags)))

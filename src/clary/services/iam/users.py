@@ -57,7 +57,7 @@ class Users:
 
     @operation("DeleteUser")
     def delete_user(self, call: Call, params: shapes.DeleteUserRequest) -> None:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             user = require(tx, call, USER, params["UserName"])
             entity = user.spec_as(Entity)
             if any(k.spec_as(Key).user == user.name for k in everything(tx, call, ACCESS_KEY)):

@@ -117,7 +117,7 @@ class Topics:
     def untag_resource(
         self, call: Call, request: shapes.UntagResourceRequest
     ) -> shapes.UntagResourceResponse:
-        with self._store.write() as tx:
+        with self._store.write(on_full_disk=True) as tx:
             tx.tags.remove(_tagged(tx, call, request["ResourceArn"]).uid, request["TagKeys"])
         return {}
 

@@ -1,0 +1,35 @@
+"""Whether the disk has room for a start: asked before one, and when a process has ended that may have lacked it.
+
+A server that is full of data can still be started, to delete some of it: what is kept back beside the objects for
+deletions is given back for this. Where that is not enough the start is refused before anything is written, with what
+is lacking; processes that run go on.
+"""
+
+import os
+
+from clary.blobs import reserve
+from clary.settings import Settings
+
+START_BYTES = 1 << 20
+"""More than a first start writes: keys, certificates, the tables of an empty server, logs."""
+
+
+def lacking(settings: Settings) -> str:
+    """What to free, and where; nothing when there is room, or when the file system does not say."""
+    try:
+        found = os.statvfs(settings.data_dir)
+    except OSError:  # it is gone, or does not answer: then this is not what is lacking
+        return ""
+    # What a file system keeps for root is room for root.
+    free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
+    if found.f_blocks == 0 or free >= START_BYTES:
+        return ""
+    return (
+        f"the disk of {settings.data_dir} has {free:,} bytes free, and a start needs {START_BYTES:,}: "
+        f"free at least {START_BYTES - free:,} bytes there"
+    )
+
+
+def give_back(settings: Settings) -> None:
+    """Only while no control runs: it holds this room, and takes it again when there is ample."""
+    reserve.release(settings.objects_dir)
