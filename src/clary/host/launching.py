@@ -309,9 +309,8 @@ def withdraw(directory: Path) -> ProcessIdentity | None:
     A minder says who it is before it looks for launch.json again; here it is the other way round. So of the two at
     least one sees the other, and nobody has to be waited for.
     """
-    with suppress(
-        OSError
-    ):  # where nothing can be written, a minder cannot say who it is and starts nothing either
+    # Where nothing can be written, a minder cannot say who it is and starts nothing either.
+    with suppress(OSError):
         (directory / files.LAUNCH).unlink(missing_ok=True)
     return files.minder_of(directory)
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -32,6 +32,7 @@ from clary.host.installing import has_gpu
 from clary.host.launching import Launcher
 from clary.host.metering import Metering
 from clary.host.models import Models
+from clary.host.records import Instance
 from clary.host.rungs import Boxes, choose
 from clary.host.supervise import Instances
 from clary.host.uids import Uids
@@ -256,12 +257,10 @@ class Host:
     def _tick(self, meter: bool) -> None:
         running = self._instances.running()
         for unit in units(running):
-            measured = [(each, limits.usage(*each.roots)) for each in unit if each.minder is not None]
-            if not measured:
-                continue
-            self._memory.check(measured)
-            if meter:
-                self._metering.observe(*measured)
+            try:
+                self._measure(unit, meter)
+            except Exception:  # it takes nothing from the others, nor from those that have to be ended
+                log.exception("an instance cannot be measured", extra={"instance": unit[0].id})
         self._instances.enforce()
         if meter:
             self._containers.tidy_later()
@@ -275,6 +274,14 @@ class Host:
             # By what there is now: one that came since the look above may have models already.
             self._models.keep(self._instances.is_live)
             self._zygotes.end_idle()
+
+    def _measure(self, unit: Sequence[Instance], meter: bool) -> None:
+        measured = [(each, limits.usage(*each.roots)) for each in unit if each.minder is not None]
+        if not measured:
+            return
+        self._memory.check(measured)
+        if meter:
+            self._metering.observe(*measured)
 
 
 def _refusing(function: Callable[[A], R]) -> Callable[[A], R]:

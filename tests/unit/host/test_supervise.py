@@ -15,12 +15,14 @@ from typing import Any, cast
 import pytest
 
 from clary.domain.instances import Failure, InstanceId, InstanceSpec
+from clary.host.engine import notes
 from clary.host.launching import Launcher
 from clary.host.models import Models
 from clary.host.records import Instance, erase
 from clary.host.service import Host
 from clary.host.supervise import Instances, Watcher
 from clary.host.unpacking import Cancelled
+from clary.host.watching import MemoryWatch
 from clary.links import instances as files
 from clary.links import processes
 from clary.links.processes import ProcessIdentity
@@ -39,8 +41,8 @@ def instances(tmp_path: Path) -> Instances:
     return Instances(tmp_path / "i", cast(Launcher, None), LogFiles(tmp_path / "logs", clock, 1000), clock)
 
 
-def known(instances: Instances, state: files.State) -> Instance:
-    spec = toy_spec(1)
+def known(instances: Instances, state: files.State, number: int = 1) -> Instance:
+    spec = toy_spec(number)
     instance = Instance(spec, instances._root / spec.instance_id, state)
     instance.directory.mkdir()
     instances._records[spec.instance_id] = instance
@@ -237,6 +239,23 @@ def test_models_of_an_instance_that_came_during_a_look_at_all_are_kept(instances
     Host._tick(cast(Host, host), meter=True)
     assert kept[0](instance[0].id)
     assert not kept[0](InstanceId("i-unknown"))
+
+
+def test_an_instance_that_cannot_be_measured_takes_nothing_from_the_others(instances: Instances) -> None:
+    """On rung 0 one can put anything where its container's runner would write."""
+    measured: list[InstanceId] = []
+    unreadable, other = (known(instances, files.State("ready", 0.0), number) for number in (1, 2))
+    unreadable.minder = other.minder = NOBODY
+    (unreadable.directory / notes.FILE).mkdir()
+    given_up = known(instances, files.State("starting", 0.0), 3)
+    instances._unended.add(given_up)
+    host = Host.__new__(Host)
+    host._instances = instances
+    host._memory = cast(MemoryWatch, SimpleNamespace(check=lambda unit: measured.append(unit[0][0].id)))
+    host._logs = cast(LogFiles, SimpleNamespace(mark=lambda: None))
+    host._tick(meter=False)
+    assert measured == [other.id]
+    assert given_up.ended.is_set()
 
 
 def test_models_of_instances_that_come_while_others_are_forgotten_are_kept() -> None:

@@ -119,20 +119,24 @@ class _Runner:
             first = self._look(id)
         if first.watched is None:  # it has ended already: there is nothing to reach
             return _Running(plan, engine, first, output, None, plan.port)
-        if plan.published:
-            port = _published(engine.inspect(id), plan.port)
-            return _Running(plan, engine, first, output, None, port)
         try:
-            door = Door(first.note.pid, _address(plan.platform) if plan.platform else None)
-        except DoorClosed:
+            door, port = self._reach(id, first.note.pid)
+        except (DoorClosed, EngineError):
             if _is_alive(first.note):
                 raise
             return _Running(plan, engine, replace(first, watched=None), output, None, plan.port)
-        return _Running(plan, engine, first, output, door, plan.port)
+        return _Running(plan, engine, first, output, door, port)
 
     def withdraw(self) -> bool:
         """What was made of it goes; what cannot be removed now, the host removes later."""
         return _removed(self._engine, self._plan.name)
+
+    def _reach(self, id: str, pid: int) -> tuple[Door | None, int]:
+        """The way to its port. Raises `DoorClosed` or `EngineError`, also where it has ended meanwhile."""
+        plan = self._plan
+        if plan.published:
+            return None, _published(self._engine.inspect(id), plan.port)
+        return Door(pid, _address(plan.platform) if plan.platform else None), plan.port
 
     def _look(self, id: str) -> "_First":
         found = self._engine.inspect(id)

@@ -68,6 +68,26 @@ class Deadly:
     def remove(self, container: str) -> None: ...
 
 
+class Brief(Deadly):
+    """An engine whose container ends by itself while it is asked for its port, which goes with it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        super().__init__(process)
+        self._looks = 0
+
+    def start(self, container: str) -> None: ...
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        self._looks += 1
+        if self._looks == 1:
+            return super().inspect(container)
+        super().start(container)
+        return {"State": {"Pid": 0, "OOMKilled": False}, "NetworkSettings": {"Ports": {}}}
+
+    def wait(self, container: str, timeout_s: float) -> int:
+        return 3
+
+
 class Seen:
     """The kernel's count, for whoever opens it while the process is there."""
 
@@ -81,21 +101,35 @@ class Seen:
 def test_H04_a_container_that_is_out_of_memory_at_once_is_seen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Podman makes its first process before it is started. What came too late to see it would take it for killed."""
     monkeypatch.setattr(runner, "Killings", Seen)
+    note = note_of_one_that_ends(monkeypatch, Deadly)
+    assert (note.out_of_memory, note.exit_code) == (True, 128 + signal.SIGKILL)
+
+
+def test_H04_a_container_that_ends_before_its_port_is_known_is_said_to_have_exited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An engine forgets the port with the end. That it did not publish it would be no word of what happened."""
+    note = note_of_one_that_ends(monkeypatch, Brief)
+    assert (note.refused, note.exit_code) == ("", 3)
+
+
+def note_of_one_that_ends(monkeypatch: pytest.MonkeyPatch, kind: type[Deadly]) -> Note:
     with (
         tempfile.TemporaryDirectory(prefix="cr-") as directory,
         subprocess.Popen(["sleep", "3600"]) as process,
     ):
-        engine = Deadly(process)
+        engine = kind(process)
         monkeypatch.setattr(runner, "EngineClient", lambda path: engine)
         plan = {"engine": "", "name": "n", "creation": {}, "directory": directory, "port": 8080}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            assert main({**plan, "published": True, "platform": ""}) == 128 + signal.SIGKILL
+            code = main({**plan, "published": True, "platform": ""})
         finally:
             signal.signal(signal.SIGTERM, before)
         note = notes.read(Path(directory))
     assert note is not None
-    assert (note.out_of_memory, note.exit_code) == (True, 128 + signal.SIGKILL)
+    assert code == note.exit_code, note.refused
+    return note
 
 
 def test_one_that_has_ended_is_not_taken_for_alive_before_its_end_is_heard() -> None:
