@@ -5,6 +5,7 @@ knows of an end goes with the container.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,13 +34,20 @@ class Note:
 
 def read(directory: Path) -> Note | None:
     try:
-        values: Mapping[str, object] = json.loads((directory / FILE).read_bytes())
+        values: Mapping[str, object] = json.loads(_content(directory / FILE))
         note = Note(**values)  # type: ignore[arg-type]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
         return None  # no runner's: on rung 0 an instance can write here itself
     return note if isinstance(note.pid, int) and isinstance(note.layer, str) else None
+
+
+def _content(path: Path) -> bytes:
+    """Never waits: on rung 0 an instance may have put a pipe there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read() or b""
 
 
 def first_process(directory: Path) -> int | None:
