@@ -51,11 +51,13 @@ def asked(found: Settings, **more: object) -> argparse.Namespace:
     return argparse.Namespace(data_dir=str(found.data_dir), **more)
 
 
-def _leader(found: Settings, *, heeds: bool) -> subprocess.Popen[bytes]:
-    """A `clary up` that ends when it is asked, or does not, and ends nothing that it started."""
-    code = "import signal, time\n"
-    code += "" if heeds else "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    code += "print(flush=True)\ntime.sleep(600)"
+def _leader(*, heeds: bool) -> subprocess.Popen[bytes]:
+    """A `clary up` that ends when it is asked, or does not, and ends nothing that it started.
+
+    It says what it does, because what runs in the background of a shell may ignore SIGINT from birth.
+    """
+    action = "SIG_DFL" if heeds else "SIG_IGN"
+    code = f"import signal, time\nsignal.signal(signal.SIGINT, signal.{action})\nprint(flush=True)\ntime.sleep(600)"
     leader = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -65,7 +67,6 @@ def _leader(found: Settings, *, heeds: bool) -> subprocess.Popen[bytes]:
     assert leader.stdout is not None
     leader.stdout.readline()
     leader.stdout.close()
-    processes.record(found.run_dir / "supervisor.pid.json", processes.identify(leader.pid))
     return leader
 
 
@@ -74,7 +75,8 @@ def test_the_demo_leaves_no_process_of_a_server_that_did_not_end_them(
     found: Settings, start: Start, heeds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control, gateway = start("control"), start("gateway-0")
-    leader = _leader(found, heeds=heeds)
+    leader = _leader(heeds=heeds)
+    processes.record(found.run_dir / "supervisor.pid.json", processes.identify(leader.pid))
     if not heeds:
         monkeypatch.setattr(demo, "STOPS_WITHIN_S", 0.0)
     demo._end(leader, found.data_dir)
@@ -85,7 +87,7 @@ def test_the_demo_leaves_no_process_of_a_server_that_did_not_end_them(
 
 def test_the_demo_ends_no_server_that_is_not_its_own(found: Settings, start: Start) -> None:
     theirs, control = start("supervisor"), start("control")
-    leader = subprocess.Popen(["sleep", "600"])
+    leader = _leader(heeds=True)
     demo._end(leader, found.data_dir)
     assert leader.poll() is not None
     assert processes.is_alive(theirs)
