@@ -240,6 +240,18 @@ def test_U05_what_was_under_way_when_it_was_cleared_counts_no_more(fixture: Fixt
     assert [each.sum for each in fixture.query(start, start + 60, 60)] == [3]
 
 
+def test_U05_what_was_under_way_counts_no_more_though_its_sender_began_before_the_clock_was_set_back(
+    fixture: Fixture,
+) -> None:
+    start, ahead_ms = fixture.now - 60, (fixture.now + 3600) * 1000
+    assert fixture.store.ingest(replace(batch(1, point(start, 1)), since_ms=ahead_ms))
+    fixture.store.clear()
+    assert not fixture.store.ingest(replace(batch(2, point(start, 2)), since_ms=ahead_ms))
+    assert fixture.store.since_ms > ahead_ms, "or the sender would not begin anew"
+    assert fixture.store.ingest(replace(batch(3, point(start, 3)), since_ms=fixture.store.since_ms))
+    assert [each.sum for each in fixture.query(start, start + 60, 60)] == [3]
+
+
 def test_a_failed_write_leaves_nothing_half_done(fixture: Fixture) -> None:
     start = fixture.now - 60
     bad = point(start, 2, metric=Metric("123456789012", "us-east-1", "AWS/SageMaker", "Bad", ()))

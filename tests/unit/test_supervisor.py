@@ -160,6 +160,32 @@ def test_Z02_a_start_without_room_names_the_place_and_the_bytes_and_works_when_t
     leader.stop()
 
 
+def test_Z02_a_start_that_finds_no_room_for_a_lock_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def full(path: Path, flags: int, *more: int) -> int:
+        if str(path).endswith("control.lock"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, flags, *more)
+
+    _with_free(lambda: 0, monkeypatch)
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(supervisor.CannotStart, match="No space left on device"):
+        Supervisor(settings, print).start()
+
+
+def test_Z02_what_ext4_keeps_from_everybody_is_no_room_for_a_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To root a full one says that 4,096 blocks are free."""
+    full = SimpleNamespace(f_frsize=4096, f_blocks=1 << 20, f_bfree=4096, f_bavail=0)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    with pytest.raises(supervisor.CannotStart, match="has 0 bytes free"):
+        Supervisor(settings, print).start()
+
+
 def test_Z02_a_server_full_of_data_starts_in_the_room_kept_back_for_deletions(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ SQLite's log of the index has blocks in advance, which it writes over and nobody
 given back where that is not enough; whoever fills the disk may take it first.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clary.links import free_room
+
 log = logging.getLogger(__name__)
 
 _SIZE = 4 << 20
 _LOG_BYTES = 5 << 20  # more than SQLite writes before it carries its log over to the index: a thousand pages
+_LEFT_BYTES = 1 << 20  # to everything else, above all to a start that was given this space back
 _BLOCK = 512
 
 
@@ -34,12 +38,13 @@ class Reserve:
     def __init__(self, path: Path, log_of_index: Path) -> None:
         self._path = path
         self._log_of_index = log_of_index
+        self._is_root = free_room.is_machines_root()
         self._lock = threading.Lock()
         self._is_held = False
         self._is_log_held = False
 
     def hold(self) -> None:
-        """Takes the space, if it is not held and there is any."""
+        """Takes the space, if it is not held and there is ample."""
         with self._lock:
             if not self._is_log_held:
                 self._take_log()
@@ -58,8 +63,7 @@ class Reserve:
         try:
             fd = os.open(self._log_of_index, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                if os.fstat(fd).st_blocks * _BLOCK < _LOG_BYTES:
-                    os.posix_fallocate(fd, 0, _LOG_BYTES)
+                self._allocate(fd, _LOG_BYTES)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -71,7 +75,7 @@ class Reserve:
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(fd, 0, _SIZE)
+                self._allocate(fd, _SIZE)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -79,6 +83,15 @@ class Reserve:
             self._release()
             return
         self._is_held = True
+
+    def _allocate(self, fd: int, size: int) -> None:
+        """Not where it would take the last room: ext4 leaves a file what it got of an allocation that failed."""
+        if os.fstat(fd).st_blocks * _BLOCK >= size:
+            return
+        free = free_room.free_bytes(self._path.parent, is_root=self._is_root)
+        if free is not None and free < size + _LEFT_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.posix_fallocate(fd, 0, size)
 
     def _release(self) -> None:
         self._is_held = False

@@ -5,7 +5,8 @@ secret keys: mode 0600.
 
 Beside it lies a spare file of the same size, for a full disk: there what is deleted must stop counting, too. The new
 content is written over the spare, and the two change places. So deletions find room again and again, and nobody
-else can take it. Otherwise every file is a new one: the spare may still be read by who began when it was in force.
+else can take it. Otherwise every file is a new one. The spare may still be read by who began when it was in force: he
+sees that it is not any more, and begins again.
 """
 
 import errno
@@ -23,6 +24,7 @@ VERSION = 1
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 512
+_TRIES = 10
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,21 @@ def write(keys_dir: Path, identities: Identities) -> None:
 def read(keys_dir: Path) -> Identities:
     """What was written last; nobody where nothing was. Raises OSError, msgspec.DecodeError."""
     try:
-        return decode_json(path(keys_dir).read_bytes(), Identities)
+        return decode_json(_whole(path(keys_dir)), Identities)
     except FileNotFoundError:
         return Identities()
+
+
+def _whole(place: Path) -> bytes:
+    """Who was overtaken, so that what he reads is the spare by now and written over, reads what is in force then."""
+    for _ in range(_TRIES):
+        with place.open("rb") as file:
+            begun = os.fstat(file.fileno())
+            content = file.read()
+        ended = place.stat()
+        if (begun.st_ino, begun.st_mtime_ns) == (ended.st_ino, ended.st_mtime_ns):
+            break
+    return content
 
 
 def _spare(keys_dir: Path) -> Path:
@@ -88,9 +102,11 @@ def _put_anew(place: Path, content: bytes) -> None:
 
 def _put_in_spare(place: Path, spare: Path, content: bytes) -> None:
     """The file that was in force is the next spare, under a third name meanwhile: there is a file at any instant."""
-    _write(spare, content)
     before = place.with_suffix(".old")
-    before.unlink(missing_ok=True)  # of a process that was killed between the next two steps
+    if before.exists() and not spare.exists():  # of a process that was killed before its last step
+        before.rename(spare)
+    _write(spare, content)
+    before.unlink(missing_ok=True)  # of one that was killed between the next two
     with suppress(FileNotFoundError):
         before.hardlink_to(place)
     spare.rename(place)

@@ -214,7 +214,8 @@ class _CutOff:
         self._is_over = True  # before the look at the socket: one of the two sees the other's
         if (sock := self._connection.sock) is not None:
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                # As of any socket: one of TLS gives up its encryption first, and what is being sent would go in clear.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _credentials(user: str | None, password: str | None) -> dict[str, str]:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from clary.links import free_room
+
 LOG_BYTES = 12 << 20  # below what one region of SQLite's index of the log covers
 FREE_PAGES = 256
 LITTLE_ROOM_BYTES = 1 << 20
 AMPLE_ROOM_BYTES = 4 * LOG_BYTES
 _BLOCK = 512
-_USER_MAP = Path("/proc/self/uid_map")
-_ONE_TO_ONE = ["0", "0", "4294967295"]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._log = path.with_name(f"{path.name}-wal")
-        self._is_root = os.geteuid() == 0 and _is_machines_own_user()
+        self._is_root = free_room.is_machines_root()
         self._has_failed = False
 
     def is_all_there_is(self) -> bool:
@@ -63,19 +63,7 @@ class Reserve:
             os.close(descriptor)
 
     def _free_bytes(self) -> int | None:
-        """For this process: some file systems keep a part for root, which is room where that is who the server is."""
-        found = os.statvfs(self._path.parent)
-        if found.f_blocks == 0:
-            return None
-        return (found.f_bfree if self._is_root else found.f_bavail) * found.f_frsize
-
-
-def _is_machines_own_user() -> bool:
-    """Whether no user namespace gives this process its uid: root inside is nobody's root outside."""
-    try:
-        return _USER_MAP.read_text().split() == _ONE_TO_ONE
-    except OSError:
-        return False
+        return free_room.free_bytes(self._path.parent, is_root=self._is_root)
 
 
 def _hold_pages(writer: sa.Engine) -> None:

@@ -74,8 +74,9 @@ class Supervisor:
         with _on_a_disk(self._wanted):
             self._lock = lock_data_directory(self._wanted)
         try:
-            self._make_room()
-            with _on_a_disk(self._wanted):  # first: who stops the server from now on stops this one, too
+            with _on_a_disk(self._wanted):
+                self._make_room()
+                # First: who stops the server from now on stops this one, too.
                 processes.record(self._wanted.run_dir / "supervisor.pid.json")
         except CannotStart:
             os.close(self._lock)

@@ -5,9 +5,8 @@ deletions is given back for this. Where that is not enough the start is refused 
 is lacking; processes that run go on.
 """
 
-import os
-
 from clary.blobs import reserve
+from clary.links import free_room
 from clary.settings import Settings
 
 START_BYTES = 1 << 20
@@ -17,12 +16,10 @@ START_BYTES = 1 << 20
 def lacking(settings: Settings) -> str:
     """What to free, and where; nothing when there is room, or when the file system does not say."""
     try:
-        found = os.statvfs(settings.data_dir)
+        free = free_room.free_bytes(settings.data_dir, is_root=free_room.is_machines_root())
     except OSError:  # it is gone, or does not answer: then this is not what is lacking
         return ""
-    # What a file system keeps for root is room for root.
-    free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
-    if found.f_blocks == 0 or free >= START_BYTES:
+    if free is None or free >= START_BYTES:
         return ""
     return (
         f"the disk of {settings.data_dir} has {free:,} bytes free, and a start needs {START_BYTES:,}: "

@@ -52,6 +52,8 @@ class MetricStore:
         self._stamp_lock = threading.Lock()
         self._swept_at = 0.0
         self._since_ms = 0
+        # That a sender knows. One that started before the clock was set back is ahead of it.
+        self._newest_since_ms = 0
 
     @property
     def since_ms(self) -> int:
@@ -155,7 +157,8 @@ class MetricStore:
             transaction.execute("DELETE FROM series")
             self._series.clear()
             self._stamps.clear()
-            self._since_ms = max(self._since_ms + 1, int(self._clock.now().timestamp() * 1000))
+            newest = max(self._since_ms, self._newest_since_ms)
+            self._since_ms = max(newest + 1, int(self._clock.now().timestamp() * 1000))
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:
@@ -183,6 +186,7 @@ class MetricStore:
         row = transaction.execute("SELECT sequence FROM sources WHERE source = ?", (batch.source,)).fetchone()
         if (row is not None and batch.sequence <= row[0]) or 0 < batch.since_ms < self._since_ms:
             return False
+        self._newest_since_ms = max(self._newest_since_ms, batch.since_ms)
         seen_at = int(self._clock.now().timestamp())
         transaction.execute("REPLACE INTO sources VALUES (?, ?, ?)", (batch.source, batch.sequence, seen_at))
         return True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,6 +117,20 @@ def test_on_a_full_disk_objects_can_still_be_deleted(
         assert store.delete(BUCKET, "large")
     assert reserve.exists()
     assert_only_kept(store, tmp_path)
+
+
+def test_the_last_room_is_not_taken_for_deletions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what a start was given back, and ext4 leaves a file what it got of an allocation that failed."""
+    little = SimpleNamespace(f_frsize=1, f_blocks=1 << 30, f_bfree=4 << 20, f_bavail=4 << 20)
+    monkeypatch.setattr(os, "statvfs", lambda path: little)
+    store = FilesystemBlobs(tmp_path, FakeClock(), sync=False)
+    assert (tmp_path / "index.db-wal").stat().st_size < 1 << 20
+    assert not (tmp_path / "reserve").exists()
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(**{**vars(little), "f_bavail": 16 << 20}))
+    store._reserve.hold()
+    assert (tmp_path / "index.db-wal").stat().st_size > 4 << 20
+    assert (tmp_path / "reserve").stat().st_size == 4 << 20
+    store.close()
 
 
 def test_on_a_full_disk_two_who_delete_at_once_both_succeed(

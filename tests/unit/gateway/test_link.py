@@ -105,8 +105,11 @@ def test_L02_a_gateway_that_stops_hands_over_all_its_metrics(
     asyncio.run(work())
 
 
-def test_U05_a_gateway_has_thrown_away_what_it_saw_when_it_applies_a_reset(tmp_path: Path) -> None:
+def test_U05_a_gateway_has_thrown_away_what_it_saw_when_it_applies_a_reset(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both what nobody has taken yet and what is still in its meters; what it sees from then on counts."""
+    monkeypatch.setattr(link, "_FIRST_SNAPSHOT_S", 60.0)  # else, after a pause, it connects twice
     moment = int(FakeClock().now().timestamp() * 1000) + 1
     batches: list[Any] = []
     has_applied, has_closed = asyncio.Event(), asyncio.Event()
@@ -125,7 +128,7 @@ def test_U05_a_gateway_has_thrown_away_what_it_saw_when_it_applies_a_reset(tmp_p
         has_closed.set()
 
     async def work() -> None:
-        gateway = Gateway(tmp_path)
+        gateway = Gateway(root)
         series = gateway.series()
         series.observe(1.0)
         gateway.recorder.drain()

@@ -1,8 +1,10 @@
 """Notices on their way: retries, endpoints that hang or refuse, kills between any two steps, and alarms that tell."""
 
+import http.client
 import http.server
 import json
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -20,7 +22,7 @@ from clary.domain.principals import DEFAULT_ROLE_NAME, assumed_role
 from clary.drivers.fake import FakeDriver
 from clary.reconcilers.alarm_notices import AlarmNotices
 from clary.reconcilers.base import LEASE_S, Runner
-from clary.reconcilers.notice import HttpSender, NoticeReconciler, Undelivered
+from clary.reconcilers.notice import HttpSender, NoticeReconciler, Undelivered, _CutOff
 from clary.services import sns
 from clary.store import Store
 from clary.store.alarm_history import HistoryQuery
@@ -407,6 +409,20 @@ def test_L03_an_endpoint_that_is_reached_too_late_is_not_waited_for(monkeypatch:
         pytest.raises(Undelivered, match="too long"),
     ):
         HttpSender(PATIENCE_S)(f"http://127.0.0.1:{listener.getsockname()[1]}/", Post({}, b""))
+
+
+def test_L03_an_encrypted_exchange_that_is_cut_off_stays_encrypted() -> None:
+    near, far = socket.socketpair()
+    tls = ssl.create_default_context().wrap_socket(
+        near, server_hostname="hook.example", do_handshake_on_connect=False
+    )
+    connection = http.client.HTTPSConnection("hook.example")
+    connection.sock = tls
+    with far, tls:
+        _CutOff(connection, PATIENCE_S)._end()
+        assert far.recv(1) == b""
+        with pytest.raises(OSError):  # it has ended, and not: it has no encryption
+            tls.unwrap()
 
 
 def test_L03_a_name_that_no_host_can_have_is_given_up_like_others() -> None:

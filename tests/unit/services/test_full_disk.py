@@ -5,10 +5,13 @@ then nothing can be written but over what is held back for this, and everything 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
@@ -321,16 +324,14 @@ def test_a_change_that_the_gateways_could_not_be_told_is_told_again(
     assert not (world.settings.keys_dir / "identities.json").exists(), "nothing was left to be told"
 
 
+def of(count: int) -> identities.Identities:
+    return identities.Identities(keys=tuple(identities.UserKey(f"{n}", "s" * 100, "a") for n in range(count)))
+
+
 def test_the_file_of_identities_is_whole_at_every_write_of_a_full_disk(
     root: Path, disk: FailingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-
-    def of(count: int) -> identities.Identities:
-        return identities.Identities(
-            keys=tuple(identities.UserKey(f"{n}", "s" * 100, "a") for n in range(count))
-        )
-
     for at in range(1, 12):
         identities.write(root, of(100))
         with disk.full_at(at, lasting=True) as attempt:
@@ -347,3 +348,54 @@ def test_the_file_of_identities_is_whole_at_every_write_of_a_full_disk(
             assert identities.read(root) == of(count)
     identities.write(root, of(200))
     assert identities.read(root) == of(200)
+
+
+def test_who_is_killed_at_any_step_on_a_full_disk_leaves_the_next_deletion_its_room(
+    root: Path, disk: FailingDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dying(call: Callable[..., Any], left: Iterator[int]) -> Callable[..., Any]:
+        def step(*args: Any, **more: Any) -> Any:
+            if next(left, None) is None:
+                raise Killed
+            return call(*args, **more)
+
+        return step
+
+    outcomes = []
+    for at in range(20):
+        identities.write(root, of(10))
+        with disk.full_at(1, lasting=True, in_place=True):
+            with monkeypatch.context() as patched, suppress(Killed):
+                left = iter(range(at))
+                for name in ("write", "ftruncate", "fsync", "unlink", "link", "rename"):
+                    patched.setattr(os, name, dying(getattr(os, name), left))
+                identities.write(root, of(9))
+            outcomes.append(len(identities.read(root).keys))
+            identities.write(root, of(8))
+            assert identities.read(root) == of(8)
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert set(outcomes) == {9, 10}
+
+
+def test_who_reads_the_file_of_identities_while_it_is_written_over_reads_it_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identities.write(root, of(3))
+    place, spare = root / "identities.json", root / "identities.spare"
+    opened = Path.open
+    begun: list[Path] = []
+
+    def overtaken(self: Path, *args: Any, **more: Any) -> Any:
+        file = opened(self, *args, **more)
+        if self == place:
+            begun.append(self)
+            if len(begun) == 1:
+                identities._put_in_spare(place, spare, msgspec.json.encode(of(2)))
+                spare.write_bytes(b"{")  # by who writes next, and is not done yet
+        return file
+
+    monkeypatch.setattr(Path, "open", overtaken)
+    assert identities.read(root) == of(2)

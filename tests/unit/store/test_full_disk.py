@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from clary.domain.faults import Fault
-from clary.store import Store, reserve
+from clary.links import free_room
+from clary.store import Store
 from clary.store.database import Transaction
 from clary.store.reserve import LOG_BYTES, Reserve
 from clary.testing.clock import FakeClock
@@ -154,10 +155,23 @@ def test_what_is_kept_for_root_is_room_for_root_alone(
     root: Path, monkeypatch: pytest.MonkeyPatch, uid: int, user_map: str, is_all: bool
 ) -> None:
     (root / "uid_map").write_text(user_map)
-    monkeypatch.setattr(reserve, "_USER_MAP", root / "uid_map")
+    monkeypatch.setattr(free_room, "_USER_MAP", root / "uid_map")
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     monkeypatch.setattr(os, "statvfs", statvfs_of(100_000, 5000, 0))
     assert Reserve(root / "store.db").is_all_there_is() is is_all
+
+
+def test_what_ext4_keeps_from_everybody_is_no_room_for_root_either(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full one its root is told of 4,096 blocks that nobody gets."""
+    (root / "uid_map").write_text("0 0 4294967295")
+    monkeypatch.setattr(free_room, "_USER_MAP", root / "uid_map")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "statvfs", statvfs_of(100_000, 4096, 0))
+    assert Reserve(root / "store.db").is_all_there_is()
+    monkeypatch.setattr(os, "statvfs", statvfs_of(100_000, 4096, 4096))
+    assert not Reserve(root / "store.db").is_all_there_is(), "where all may have it, root may, too"
 
 
 KILLED = """
