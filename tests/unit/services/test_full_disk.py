@@ -287,6 +287,19 @@ def test_every_deletion_of_every_service_goes_through_on_a_full_disk(world: Worl
     assert [access.arn for access in known.accesses] == [ROLE]
 
 
+def test_a_key_is_taken_out_of_use_on_a_full_disk_and_not_put_into_use(
+    world: World, disk: FailingDisk
+) -> None:
+    key = {"UserName": "u", "AccessKeyId": make_identities(world)["key"]}
+    with disk.full_at(1, lasting=True, in_place=True):
+        world.call("iam", "UpdateAccessKey", **key, Status="Inactive")
+        with pytest.raises(ClientError, match="free some space"):
+            world.call("iam", "UpdateAccessKey", **key, Status="Active")
+        [found] = world.call("iam", "ListAccessKeys", UserName="u")["AccessKeyMetadata"]
+        assert found["Status"] == "Inactive"
+        assert identities.read(world.settings.keys_dir).keys == (), "the gateways go by this file"
+
+
 def test_objects_are_deleted_on_a_disk_that_somebody_else_keeps_full(
     world: World, disk: FailingDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,9 +76,9 @@ class AccessKeys:
 
     @operation("UpdateAccessKey")
     def update_access_key(self, call: Call, params: shapes.UpdateAccessKeyRequest) -> None:
-        with self._store.write() as tx:
+        is_active = params["Status"] == "Active"
+        with self._store.write(on_full_disk=not is_active) as tx:  # as urgent as to delete it
             key = _require(tx, call, name_or_self(call, params.get("UserName")), params["AccessKeyId"])
-            is_active = params["Status"] == "Active"
             tx.resources.update(key, spec=replace(key.spec_as(Key), is_active=is_active))
         self._identities.publish()
 
