@@ -208,11 +208,12 @@ def test_a_container_that_somebody_removes_is_said_to_have_been_removed(
         engine.client.remove(name.lstrip("/"))
         found = until_phase(host.driver, spec.instance_id, "exited").failure
         assert found is not None
+        told = (found.code, "removed from outside" in found.reason)
         if found.code != "Exited":
             break
         assert "exited with code" in found.reason
         engine.until_empty()
-    assert (found.code, "removed from outside" in found.reason) == ("Killed", True)
+    assert told == ("Killed", True)
 
 
 def test_H04_whatever_a_container_prints_is_in_its_log(host: HostProcess) -> None:
