@@ -6,7 +6,6 @@ part needs is made here and handed in; nothing below reads the environment or ma
 
 import argparse
 import asyncio
-import errno
 import functools
 import gc
 import logging
@@ -34,7 +33,7 @@ from clary.domain.instances import LogTarget
 from clary.domain.resources import ENDPOINT
 from clary.drivers.base import Driver, DriverError
 from clary.drivers.local import LocalDriver
-from clary.links import hosts, priorities, processes
+from clary.links import free_room, hosts, priorities, processes
 from clary.links.captures import Header
 from clary.links.hosts import HostClient
 from clary.links.metrics import MetricBatch
@@ -386,7 +385,7 @@ def main() -> None:
 def _is_full_disk(error: BaseException | None) -> bool:
     """Whether this, or what led to it, is a disk that cannot be written, in whosever words."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in free_room.NO_ROOM:
             return True
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
             return True

@@ -61,11 +61,7 @@ class Reserve:
     def _take_log(self) -> None:
         """Once: SQLite never shortens it while somebody has the index open."""
         try:
-            fd = os.open(self._log_of_index, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                self._allocate(fd, _LOG_BYTES)
-            finally:
-                os.close(fd)
+            self._allocate(self._log_of_index, _LOG_BYTES)
         except OSError as error:
             log.warning("no space held back for the log of the index", extra={"error": str(error)})
             return
@@ -73,25 +69,25 @@ class Reserve:
 
     def _take(self) -> None:
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                self._allocate(fd, _SIZE)
-            finally:
-                os.close(fd)
+            self._allocate(self._path, _SIZE, os.O_CREAT)
         except OSError as error:
             log.warning("no space held back for deletions", extra={"error": str(error)})
             self._release()
             return
         self._is_held = True
 
-    def _allocate(self, fd: int, size: int) -> None:
+    def _allocate(self, path: Path, size: int, flags: int = 0) -> None:
         """Not where it would take the last room: ext4 leaves a file what it got of an allocation that failed."""
-        if os.fstat(fd).st_blocks * _BLOCK >= size:
-            return
-        free = free_room.free_bytes(self._path.parent, is_root=self._is_root)
-        if free is not None and free < size + _LEFT_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.posix_fallocate(fd, 0, size)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+        try:
+            if os.fstat(fd).st_blocks * _BLOCK >= size:
+                return
+            free = free_room.free_bytes(self._path.parent, is_root=self._is_root)
+            if free is not None and free < size + _LEFT_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
 
     def _release(self) -> None:
         self._is_held = False

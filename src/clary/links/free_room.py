@@ -4,8 +4,12 @@ A file system may keep a part for root, which is room where that is who the serv
 everybody, and counts it among what root has; only what it says that others have is without it.
 """
 
+import errno
 import os
 from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a write says where there is none."""
 
 _USER_MAP = Path("/proc/self/uid_map")
 _ONE_TO_ONE = ["0", "0", "4294967295"]

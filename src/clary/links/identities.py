@@ -9,7 +9,6 @@ else can take it. Otherwise every file is a new one. The spare may still be read
 sees that it is not any more, and begins again.
 """
 
-import errno
 import logging
 import os
 from contextlib import suppress
@@ -18,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from clary.domain.rights import Access
+from clary.links import free_room
 from clary.links.decoding import decode_json
 
 VERSION = 1
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 512
 _TRIES = 10
 
@@ -54,7 +53,7 @@ def write(keys_dir: Path, identities: Identities) -> None:
     try:
         _put_anew(place, content)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in free_room.NO_ROOM:
             raise
         _put_in_spare(place, spare, content)
     directory = os.open(keys_dir, os.O_RDONLY | os.O_DIRECTORY)

@@ -8,7 +8,6 @@
 may write any more (mode 0400) is a finished stream.
 """
 
-import errno
 import os
 import shutil
 import stat
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 from clary.domain.clock import Clock
 from clary.domain.instances import LogTarget
+from clary.links import free_room
 from clary.links.decoding import convert
 from clary.links.hosts import HostError, HostUnavailable
 from clary.links.logs import LogGroup, LogPage, LogStream
@@ -27,7 +27,6 @@ from clary.telemetry.log_limits import drop_oldest
 from clary.telemetry.log_pages import StreamFile, read_backward, read_forward
 
 PAGE_BYTES = 1 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LogsUnavailable(Exception):
@@ -203,7 +202,7 @@ class LogFiles:
             try:
                 log_times.append(path.with_suffix(".times"), size, self._now_ms())
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in free_room.NO_ROOM:
                     raise
                 return None
         return size
